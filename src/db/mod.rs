@@ -1,0 +1,299 @@
+//! The database: one SQL text on SQLite and PostgreSQL.
+//!
+//! A store function takes a [`Conn`] and runs one body for either database with [`on!`]. A [`Tx`] is a `Conn` inside a
+//! write transaction with the transaction's one instant. Two pools in an enum instead of sqlx's `Any`: `Any` knows
+//! neither UUIDs nor byte arrays alike on both, and a trait would forward every query twice.
+//!
+//! 1. Every connection is taken for one piece of work with one deadline ([`PATIENCE`]) over all its statements, the wait
+//!    for the connection included, so a slow or silent database is a 503 in time, whatever the statement count.
+//! 2. A connection whose statement did not end (deadline, or the task was dropped) and a transaction that was not
+//!    committed are thrown away with their socket: the server rolls back, nothing waits for an answer that may never
+//!    come, and the pool's place is free at once. Roll-backs are faults here, since refusals commit.
+//! 3. SQLite has one writer at a time. One pool of one connection makes writers queue in order in this process instead
+//!    of sleeping on `SQLITE_BUSY`; readers have a pool of their own (WAL).
+
+mod connect;
+mod types;
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
+
+pub use connect::OpenError;
+pub use types::Timestamp;
+
+/// How long one piece of work may take, from asking for a connection to the end of its last statement.
+pub const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Runs one query for whichever database `$conn` leads to: `on!(conn, |c| sqlx::query(…).fetch_optional(c))`.
+macro_rules! on {
+    ($conn:expr, |$c:ident| $query:expr) => {{
+        let conn: &mut $crate::db::Conn = $conn;
+        let deadline = conn.start_statement();
+        let result = match conn.link()? {
+            $crate::db::Link::Sqlite($c) => {
+                let $c = &mut ***$c;
+                ::tokio::time::timeout_at(deadline, $query).await
+            }
+            $crate::db::Link::Postgres($c) => {
+                let $c = &mut ***$c;
+                ::tokio::time::timeout_at(deadline, $query).await
+            }
+        };
+        conn.end_statement(result)
+    }};
+}
+pub(crate) use on;
+
+/// The outcome of database work; what a rule refuses is inside `T`, since a refusal commits.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// The database could not do the work.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It did not answer within [`PATIENCE`].
+    #[error("the database did not answer in time")]
+    Timeout,
+    /// It answered with an error, or the connection broke.
+    #[error("the database failed")]
+    Sqlx(#[source] sqlx::Error),
+}
+
+impl StoreError {
+    /// Whether trying again later may help; otherwise it is a fault in our own SQL or schema.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Sqlx(sqlx::Error::Database(error)) => match error
+                .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+            {
+                // Connection, resources, operator intervention, system errors, serialization: PostgreSQL appendix A.
+                Some(error) => ["08", "53", "55", "57", "58", "40"].iter().any(|class| error.code().starts_with(class)),
+                // BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN: SQLite's primary result codes.
+                None => error
+                    .code()
+                    .and_then(|code| code.parse::<i32>().ok())
+                    .is_some_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 11 | 13 | 14)),
+            },
+            Self::Sqlx(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_)) => {
+                false
+            }
+            Self::Sqlx(_) => true,
+        }
+    }
+}
+
+impl From<StoreError> for crate::error::ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = if error.is_passing() { crate::error::Code::Unavailable } else { crate::error::Code::Internal };
+        Self::new(code).caused_by(error)
+    }
+}
+
+/// The pools, and how much was asked of them.
+#[derive(Clone, Debug)]
+pub struct Db {
+    pools: Pools,
+    asked: Arc<Asked>,
+}
+
+#[derive(Clone, Debug)]
+enum Pools {
+    Sqlite { read: SqlitePool, write: SqlitePool },
+    Postgres(PgPool),
+}
+
+/// How much was asked of the database, for budgets and metrics.
+#[derive(Debug, Default)]
+pub struct Asked {
+    /// Statements, without `BEGIN` and `COMMIT`.
+    pub statements: AtomicU64,
+    /// Write transactions begun.
+    pub transactions: AtomicU64,
+}
+
+impl Db {
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// When none can be had in time.
+    pub async fn read(&self) -> StoreResult<Conn> {
+        self.conn(false).await
+    }
+
+    /// A write transaction; `now` is the one instant of all it writes.
+    ///
+    /// # Errors
+    /// When no connection can be had, or the transaction cannot begin, in time.
+    pub async fn begin(&self, now: Timestamp) -> StoreResult<Tx> {
+        let mut conn = self.conn(true).await?;
+        self.asked.transactions.fetch_add(1, Ordering::Relaxed);
+        // A deferred SQLite transaction that reads first can fail when it comes to write; an immediate one cannot.
+        let begin = match self.pools {
+            Pools::Sqlite { .. } => "BEGIN IMMEDIATE",
+            Pools::Postgres(_) => "BEGIN",
+        };
+        conn.control(begin).await?;
+        conn.unfinished = true;
+        Ok(Tx { conn, now })
+    }
+
+    async fn conn(&self, write: bool) -> StoreResult<Conn> {
+        let deadline = Instant::now() + PATIENCE;
+        let acquire = async {
+            Ok(match &self.pools {
+                Pools::Sqlite { read, write: writer } => {
+                    Link::Sqlite(Box::new(if write { writer } else { read }.acquire().await?))
+                }
+                Pools::Postgres(pool) => Link::Postgres(Box::new(pool.acquire().await?)),
+            })
+        };
+        let link = timeout_at(deadline, acquire).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::Sqlx)?;
+        Ok(Conn { link: Some(link), deadline, in_flight: false, unfinished: false, asked: Arc::clone(&self.asked) })
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ping(&self) -> StoreResult<()> {
+        let mut conn = self.read().await?;
+        let _: i64 = on!(&mut conn, |c| sqlx::query_scalar("SELECT CAST(1 AS BIGINT)").fetch_one(c))?;
+        Ok(())
+    }
+
+    /// How much was asked of the database since the start.
+    #[must_use]
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Whether this is the embedded database.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.pools, Pools::Sqlite { .. })
+    }
+
+    /// Closes every connection, so that a stop leaves nothing half said.
+    pub async fn close(&self) {
+        match &self.pools {
+            Pools::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pools::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// The connection behind a [`Conn`]. Public to the macro alone.
+#[derive(Debug)]
+pub enum Link {
+    /// To the embedded file.
+    Sqlite(Box<PoolConnection<Sqlite>>),
+    /// To PostgreSQL.
+    Postgres(Box<PoolConnection<Postgres>>),
+}
+
+/// One connection for one piece of work.
+#[derive(Debug)]
+pub struct Conn {
+    /// `None` only while being dropped.
+    link: Option<Link>,
+    deadline: Instant,
+    /// A statement was sent and its end not seen.
+    in_flight: bool,
+    /// A transaction is open.
+    unfinished: bool,
+    asked: Arc<Asked>,
+}
+
+impl Conn {
+    pub(crate) fn start_statement(&mut self) -> Instant {
+        self.asked.statements.fetch_add(1, Ordering::Relaxed);
+        self.in_flight = true;
+        self.deadline
+    }
+
+    pub(crate) fn link(&mut self) -> StoreResult<&mut Link> {
+        self.link.as_mut().ok_or(StoreError::Sqlx(sqlx::Error::PoolClosed))
+    }
+
+    pub(crate) fn end_statement<T>(&mut self, result: Result<Result<T, sqlx::Error>, Elapsed>) -> StoreResult<T> {
+        let result = result.map_err(|_| StoreError::Timeout)?;
+        // An error the database answered with leaves the connection in step; any other may not.
+        self.in_flight = matches!(&result, Err(error) if !matches!(error, sqlx::Error::Database(_)));
+        result.map_err(StoreError::Sqlx)
+    }
+
+    /// `BEGIN` and `COMMIT`: one round trip, not counted as statements.
+    async fn control(&mut self, sql: &'static str) -> StoreResult<()> {
+        let deadline = self.deadline;
+        self.in_flight = true;
+        let result = match self.link()? {
+            Link::Sqlite(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut ***c)).await.map(|r| r.map(drop)),
+            Link::Postgres(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut ***c)).await.map(|r| r.map(drop)),
+        };
+        self.end_statement(result)
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let Some(link) = self.link.take() else { return };
+        if self.in_flight || self.unfinished {
+            match link {
+                Link::Sqlite(connection) => drop(connection.detach()),
+                Link::Postgres(connection) => drop(connection.detach()),
+            }
+        }
+    }
+}
+
+/// A write transaction. Dropped without [`Tx::commit`], it never happened.
+#[derive(Debug)]
+pub struct Tx {
+    conn: Conn,
+    now: Timestamp,
+}
+
+impl Tx {
+    /// The one instant of everything this transaction writes.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Makes it last.
+    ///
+    /// # Errors
+    /// When the database does not say that it is durable; it may be, or not.
+    pub async fn commit(mut self) -> StoreResult<()> {
+        self.conn.control("COMMIT").await?;
+        self.conn.unfinished = false;
+        Ok(())
+    }
+}
+
+impl Deref for Tx {
+    type Target = Conn;
+
+    fn deref(&self) -> &Conn {
+        &self.conn
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut Conn {
+        &mut self.conn
+    }
+}

@@ -1,0 +1,180 @@
+//! Things that must not be printed, and the server secret from which the small keys are derived.
+//!
+//! The server secret is one random value of 32 bytes or more. Nothing uses it as it is: each use has a key of its own,
+//! HKDF-SHA-256 (RFC 5869) with the use's name as `info`, so that a key that leaks from one use opens no other.
+//! Several secrets may be configured (`new,old`): the first makes, all verify, and the key id says which to ask first.
+
+use std::fmt;
+
+use aws_lc_rs::{constant_time, hkdf, hmac};
+use zeroize::Zeroizing;
+
+/// Text that prints as `[secret]` and is wiped when dropped: passwords, URLs with passwords in them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes `text` in.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// The text itself. The name is long on purpose: it should catch the eye in a review.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Bytes that print as `[secret]` and are wiped when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
+
+impl SecretBytes {
+    /// Takes `bytes` in.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Whether `a` and `b` are the same, in time that depends on their length alone.
+#[must_use]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    constant_time::verify_slices_are_equal(a, b).is_ok()
+}
+
+/// The configured server secrets with the keys derived from them.
+#[derive(Clone)]
+pub struct ServerSecrets {
+    /// Never empty; the first one makes.
+    rings: Vec<Derived>,
+}
+
+#[derive(Clone)]
+struct Derived {
+    key_id: u8,
+    refresh: hmac::Key,
+    check: [u8; 16],
+}
+
+impl fmt::Debug for ServerSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} secret(s)]", self.rings.len())
+    }
+}
+
+impl ServerSecrets {
+    /// Derives the keys of every use.
+    ///
+    /// # Panics
+    /// When `secrets` is empty: settings refuse that long before.
+    #[must_use]
+    pub fn new(secrets: &[SecretBytes]) -> Self {
+        assert!(!secrets.is_empty(), "settings give at least one secret");
+        Self { rings: secrets.iter().map(Derived::from_secret).collect() }
+    }
+
+    /// Tags `message` with the first secret's refresh key: its key id and a full HMAC-SHA-256.
+    #[must_use]
+    pub fn tag_refresh(&self, message: impl Fn(u8) -> Vec<u8>) -> (Vec<u8>, [u8; 32]) {
+        let ring = &self.rings[0];
+        let message = message(ring.key_id);
+        let tag = hmac::sign(&ring.refresh, &message);
+        let mut full = [0; 32];
+        full.copy_from_slice(tag.as_ref());
+        (message, full)
+    }
+
+    /// Whether some secret of this key id made the (truncated) `tag` over `message`.
+    ///
+    /// Two secrets may share a key id (one chance in 256), so all of that id are tried.
+    #[must_use]
+    pub fn verifies_refresh(&self, key_id: u8, message: &[u8], tag: &[u8]) -> bool {
+        self.rings.iter().filter(|ring| ring.key_id == key_id).any(|ring| {
+            let expected = hmac::sign(&ring.refresh, message);
+            same(&expected.as_ref()[..tag.len()], tag)
+        })
+    }
+
+    /// One public check value a secret: it tells whether two nodes share a secret and nothing else about it.
+    pub fn checks(&self) -> impl Iterator<Item = [u8; 16]> + '_ {
+        self.rings.iter().map(|ring| ring.check)
+    }
+}
+
+impl Derived {
+    fn from_secret(secret: &SecretBytes) -> Self {
+        // A fixed salt is what RFC 5869 §3.1 asks for when there is no per-use one: the secret is uniform already.
+        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"latchkey").extract(secret.expose());
+        Self {
+            key_id: expand::<1>(&root, b"key-id")[0],
+            refresh: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"refresh")),
+            check: expand(&root, b"check"),
+        }
+    }
+}
+
+fn expand<const N: usize>(root: &hkdf::Prk, info: &[u8]) -> [u8; N] {
+    struct Length(usize);
+    impl hkdf::KeyType for Length {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    let mut key = [0; N];
+    let info = [info];
+    root.expand(&info, Length(N)).and_then(|okm| okm.fill(&mut key)).expect("HKDF gives up to 8160 bytes");
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_print_nothing() {
+        let text = SecretText::new("hunter22-hunter22");
+        let bytes = SecretBytes::new(b"hunter22-hunter22".to_vec());
+        let secrets = ServerSecrets::new(&[SecretBytes::new(vec![7; 32])]);
+        let printed = format!("{text:?} {bytes:?} {secrets:?}");
+        assert_eq!(printed, "[secret] [secret] [1 secret(s)]");
+    }
+
+    #[test]
+    fn each_use_has_a_key_of_its_own() {
+        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"latchkey").extract(&[7; 32]);
+        assert_ne!(expand::<32>(&root, b"refresh"), expand::<32>(&root, b"check"));
+    }
+
+    #[test]
+    fn an_old_secret_still_verifies_and_a_foreign_one_does_not() {
+        let (old, new) = (SecretBytes::new(vec![1; 32]), SecretBytes::new(vec![2; 32]));
+        let before = ServerSecrets::new(std::slice::from_ref(&old));
+        let (message, tag) = before.tag_refresh(|id| vec![id, 42]);
+
+        let during = ServerSecrets::new(&[new.clone(), old]);
+        assert!(during.verifies_refresh(message[0], &message, &tag[..16]));
+        let after = ServerSecrets::new(&[new]);
+        assert!(!after.verifies_refresh(message[0], &message, &tag[..16]));
+    }
+}
