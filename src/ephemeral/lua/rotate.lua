@@ -1,0 +1,29 @@
+-- The rule of refresh, line by line as SessionRecord::rotate. KEYS[1]: the person's hash.
+-- ARGV: now, session id, generation, nonce hash, epoch ('' when SQL refused), idle in s, grace in ms.
+-- Answers the name of the decision and the record as it is then.
+local now, presented = tonumber(ARGV[1]), tonumber(ARGV[3])
+local record = redis.call('HGET', KEYS[1], ARGV[2])
+if not record then return { 'unknown' } end
+if struct.unpack('B', record) ~= 1 then return { 'layout' } end
+
+local epoch, created, made, idle, absolute, current, nonce = struct.unpack('>I4I6I6I4I4I4c16', record, 3)
+if now >= math.min(made + idle * 1000, created + absolute * 1000) then
+  redis.call('HDEL', KEYS[1], ARGV[2])
+  return { 'unknown' }
+end
+if ARGV[5] == '' or tonumber(ARGV[5]) ~= epoch or ARGV[4] ~= nonce then return { 'unknown' } end
+
+if presented >= current and presented - current <= 1000 then
+  if presented >= 4294967295 then return { 'unknown' } end
+  local moved = string.sub(record, 1, 12)
+    .. struct.pack('>I6I4', now, tonumber(ARGV[6]))
+    .. string.sub(record, 23, 26)
+    .. struct.pack('>I4', presented + 1)
+    .. string.sub(record, 31)
+  redis.call('HSET', KEYS[1], ARGV[2], moved)
+  local ttl = math.min(now + ARGV[6] * 1000, created + absolute * 1000) - now + 3600000
+  if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], string.format('%.0f', ttl)) end
+  return { presented == current and 'moved' or 'healed', moved }
+end
+if presented + 1 == current and now < made + tonumber(ARGV[7]) then return { 'repeated', record } end
+return { 'reused', record }

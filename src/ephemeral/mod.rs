@@ -1,0 +1,163 @@
+//! What dies by itself: sessions today; codes, counters and challenges when they come.
+//!
+//! With `REDIS_URL` it lives in Redis, else in the same SQL database as everything else, so that the embedded default
+//! survives a restart too. Both keep the same packed record ([`SessionRecord`]) and pass the same contract suite
+//! (`tests/it/contract/sessions.rs`). Every verb is atomic, one round trip, and takes `now`: an expired entry does not
+//! exist for any verb, whatever the store's own broom has or has not swept.
+//!
+//! Refresh (`security.md` §3; RFC 9700 §4.14.2 for why rotation) is decided by [`SessionRecord::rotate`] for SQL and by
+//! `lua/rotate.lua` for Redis, line by line alike: the script cannot call Rust, and reading first and writing later
+//! would be two round trips and a race.
+
+mod record;
+mod redis;
+mod sql;
+
+use uuid::Uuid;
+
+pub use record::{Decision, Device, NONCE_HASH, RECORD_LIMIT, Rotate, SessionRecord};
+pub use redis::RedisStore;
+pub use sql::SqlStore;
+
+use crate::{
+    db::{StoreError, Timestamp},
+    error::{ApiError, Code},
+};
+
+/// The ephemeral store.
+#[derive(Clone, Debug)]
+pub enum Ephemeral {
+    /// In Redis.
+    Redis(RedisStore),
+    /// In the database.
+    Sql(SqlStore),
+}
+
+/// The store could not do the work.
+#[derive(Debug, thiserror::Error)]
+pub enum EphemeralError {
+    /// Redis did not answer within [`redis::PATIENCE`].
+    #[error("Redis did not answer in time")]
+    Timeout,
+    /// Redis answered with an error, or the connection broke.
+    #[error("Redis failed")]
+    Redis(#[source] ::redis::RedisError),
+    /// The database behind the SQL store failed.
+    #[error(transparent)]
+    Sql(#[from] StoreError),
+    /// A record of a layout this program does not know: a newer node wrote it.
+    #[error("a session record is of an unknown layout")]
+    Layout,
+}
+
+impl From<EphemeralError> for ApiError {
+    fn from(error: EphemeralError) -> Self {
+        match error {
+            EphemeralError::Sql(error) => error.into(),
+            other => Self::new(Code::Unavailable).caused_by(other),
+        }
+    }
+}
+
+/// The outcome of ephemeral work.
+pub type EphemeralResult<T> = Result<T, EphemeralError>;
+
+macro_rules! forward {
+    ($self:ident, $store:ident => $call:expr) => {
+        match $self {
+            Self::Redis($store) => $call.await,
+            Self::Sql($store) => $call.await,
+        }
+    };
+}
+
+impl Ephemeral {
+    /// Keeps a new session; with `cap` sessions there already the least recently used one goes.
+    ///
+    /// # Errors
+    /// When the store cannot say that it is kept.
+    pub async fn open(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+        record: &SessionRecord,
+        cap: usize,
+    ) -> EphemeralResult<()> {
+        forward!(self, store => store.open(now, user, session, record, cap))
+    }
+
+    /// Decides what a refresh token of this session gets, and moves the generation if it is to be moved.
+    ///
+    /// # Errors
+    /// When the store cannot answer; the generation may have moved then.
+    pub async fn rotate(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+        rotate: &Rotate,
+    ) -> EphemeralResult<Decision> {
+        forward!(self, store => store.rotate(now, user, session, rotate))
+    }
+
+    /// The session, if it is alive.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn find(&self, now: Timestamp, user: Uuid, session: Uuid) -> EphemeralResult<Option<SessionRecord>> {
+        forward!(self, store => store.find(now, user, session))
+    }
+
+    /// The person's living sessions, in no order.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn list(&self, now: Timestamp, user: Uuid) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
+        forward!(self, store => store.list(now, user))
+    }
+
+    /// Removes one session, living or not.
+    ///
+    /// # Errors
+    /// When the store cannot say that it is gone.
+    pub async fn close(&self, user: Uuid, session: Uuid) -> EphemeralResult<()> {
+        forward!(self, store => store.close(user, session))
+    }
+
+    /// Removes every session of the person but `keep`, which is stamped with the new epoch if it is alive.
+    ///
+    /// # Errors
+    /// When the store cannot say that they are gone.
+    pub async fn close_others(&self, now: Timestamp, user: Uuid, keep: Option<(Uuid, i64)>) -> EphemeralResult<()> {
+        forward!(self, store => store.close_others(now, user, keep))
+    }
+
+    /// Asks the store for a sign of life.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ping(&self) -> EphemeralResult<()> {
+        forward!(self, store => store.ping())
+    }
+
+    /// Removes what is dead and was not swept in passing; Redis does that itself.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn sweep(&self, now: Timestamp) -> EphemeralResult<u64> {
+        match self {
+            Self::Redis(_) => Ok(0),
+            Self::Sql(store) => store.sweep(now).await,
+        }
+    }
+
+    /// Round trips to Redis since the start, for budgets and metrics; zero on SQL, where statements are counted.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        match self {
+            Self::Redis(store) => store.round_trips(),
+            Self::Sql(_) => 0,
+        }
+    }
+}

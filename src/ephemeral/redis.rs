@@ -1,0 +1,207 @@
+//! Sessions in Redis: one hash a person, one field a session, so that list, cap and close-all are one command on one key
+//! in one cluster slot.
+//!
+//! The connection is multiplexed and mends itself. A call that gets no answer within [`PATIENCE`] is an error, and the
+//! connection it was sent on is replaced: a peer that went away without a word would otherwise swallow every later call
+//! until the kernel gives the socket up.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, LazyLock, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{Client, Cmd, FromRedisValue, RedisError, Script, aio::ConnectionManager, aio::ConnectionManagerConfig};
+use uuid::Uuid;
+
+use super::{Decision, EphemeralError, EphemeralResult, Rotate, SessionRecord};
+use crate::{db::Timestamp, secret::SecretText};
+
+/// How long one call may take, so that a request without Redis is answered within 500 ms.
+pub const PATIENCE: Duration = Duration::from_millis(400);
+
+static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/open.lua")));
+static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/rotate.lua")));
+static CLOSE_OTHERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/close_others.lua")));
+
+/// The ephemeral store in Redis.
+#[derive(Clone)]
+pub struct RedisStore {
+    client: Client,
+    prefix: Arc<str>,
+    /// With the number of times it was replaced, so that of many calls that time out together one replaces it.
+    connection: Arc<RwLock<(u64, ConnectionManager)>>,
+    round_trips: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl RedisStore {
+    /// Prepares the store; the first call connects.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn new(url: &SecretText, prefix: &str) -> Result<Self, RedisError> {
+        let client = Client::open(url.expose())?;
+        let connection = connect(&client)?;
+        Ok(Self {
+            client,
+            prefix: prefix.into(),
+            connection: Arc::new(RwLock::new((0, connection))),
+            round_trips: Arc::default(),
+        })
+    }
+
+    fn key(&self, user: Uuid) -> String {
+        format!("{}:{{{}}}:s", self.prefix, user.simple())
+    }
+
+    async fn call<T: FromRedisValue>(
+        &self,
+        run: impl AsyncFnOnce(ConnectionManager) -> Result<T, RedisError>,
+    ) -> EphemeralResult<T> {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+        let (replaced, connection) = match self.connection.read() {
+            Ok(held) => held.clone(),
+            Err(poisoned) => poisoned.into_inner().clone(),
+        };
+        match tokio::time::timeout(PATIENCE, run(connection)).await {
+            Ok(result) => result.map_err(EphemeralError::Redis),
+            Err(_) => {
+                self.replace(replaced);
+                Err(EphemeralError::Timeout)
+            }
+        }
+    }
+
+    fn replace(&self, seen: u64) {
+        let mut held = match self.connection.write() {
+            Ok(held) => held,
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        if held.0 == seen
+            && let Ok(fresh) = connect(&self.client)
+        {
+            *held = (seen + 1, fresh);
+        }
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> EphemeralResult<T> {
+        self.call(async |mut connection| command.query_async(&mut connection).await).await
+    }
+
+    pub(super) async fn open(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+        record: &SessionRecord,
+        cap: usize,
+    ) -> EphemeralResult<()> {
+        let mut script = OPEN.key(self.key(user));
+        script.arg(now.millis()).arg(session.as_bytes()).arg(record.pack()).arg(cap);
+        self.call(async |mut connection| script.invoke_async(&mut connection).await).await
+    }
+
+    pub(super) async fn rotate(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+        rotate: &Rotate,
+    ) -> EphemeralResult<Decision> {
+        let mut script = ROTATE.key(self.key(user));
+        script
+            .arg(now.millis())
+            .arg(session.as_bytes())
+            .arg(rotate.generation)
+            .arg(&rotate.nonce_hash)
+            .arg(rotate.epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
+            .arg(rotate.idle.as_secs())
+            .arg(u64::try_from(rotate.grace.as_millis()).unwrap_or(u64::MAX));
+        let answer: (String, Option<Vec<u8>>) = self
+            .call(async |mut connection| {
+                let parts: Vec<redis::Value> = script.invoke_async(&mut connection).await?;
+                let mut parts = parts.into_iter();
+                let name = parts.next().map(redis::from_redis_value).transpose()?.unwrap_or_default();
+                Ok((name, parts.next().map(redis::from_redis_value).transpose()?))
+            })
+            .await?;
+        let record = answer.1.as_deref().and_then(SessionRecord::unpack);
+        match (answer.0.as_str(), record) {
+            ("moved", Some(record)) => Ok(Decision::Moved(record)),
+            ("healed", Some(record)) => Ok(Decision::Healed(record)),
+            ("repeated", Some(record)) => Ok(Decision::Repeated(record)),
+            ("reused", Some(record)) => Ok(Decision::Reused(record)),
+            ("unknown", _) => Ok(Decision::Unknown),
+            _ => Err(EphemeralError::Layout),
+        }
+    }
+
+    pub(super) async fn find(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+    ) -> EphemeralResult<Option<SessionRecord>> {
+        let bytes: Option<Vec<u8>> =
+            self.command(redis::cmd("HGET").arg(self.key(user)).arg(session.as_bytes())).await?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let record = SessionRecord::unpack(&bytes).ok_or(EphemeralError::Layout)?;
+        Ok(record.is_alive(now).then_some(record))
+    }
+
+    pub(super) async fn list(&self, now: Timestamp, user: Uuid) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
+        let fields: Vec<(Vec<u8>, Vec<u8>)> = self.command(redis::cmd("HGETALL").arg(self.key(user))).await?;
+        let sessions = fields.iter().filter_map(|(id, bytes)| {
+            Some((Uuid::from_slice(id).ok()?, SessionRecord::unpack(bytes).filter(|record| record.is_alive(now))?))
+        });
+        Ok(sessions.collect())
+    }
+
+    pub(super) async fn close(&self, user: Uuid, session: Uuid) -> EphemeralResult<()> {
+        self.command(redis::cmd("HDEL").arg(self.key(user)).arg(session.as_bytes())).await
+    }
+
+    pub(super) async fn close_others(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        keep: Option<(Uuid, i64)>,
+    ) -> EphemeralResult<()> {
+        let mut script = CLOSE_OTHERS.key(self.key(user));
+        script.arg(now.millis());
+        match keep {
+            Some((session, epoch)) => script.arg(session.as_bytes()).arg(epoch),
+            None => script.arg("").arg(0),
+        };
+        self.call(async |mut connection| script.invoke_async(&mut connection).await).await
+    }
+
+    pub(super) async fn ping(&self) -> EphemeralResult<()> {
+        self.command(&redis::cmd("PING")).await
+    }
+
+    pub(super) fn round_trips(&self) -> u64 {
+        self.round_trips.load(Ordering::Relaxed)
+    }
+}
+
+fn connect(client: &Client) -> Result<ConnectionManager, RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(Duration::from_secs(1)))
+        .set_response_timeout(Some(PATIENCE))
+        // Calls wait for the connection at most PATIENCE; the attempts go on behind them, often enough that a Redis that
+        // is back is used again within a second.
+        .set_number_of_retries(3)
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(Duration::from_millis(500));
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}

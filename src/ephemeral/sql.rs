@@ -1,0 +1,196 @@
+//! Sessions in the database, for when there is no Redis. The record is the one Redis would hold.
+
+use futures_util::TryFutureExt;
+use uuid::Uuid;
+
+use super::{Decision, EphemeralError, EphemeralResult, Rotate, SessionRecord};
+use crate::db::{Conn, Db, StoreResult, Timestamp, on};
+
+/// The ephemeral store in the database.
+#[derive(Clone, Debug)]
+pub struct SqlStore {
+    db: Db,
+}
+
+impl SqlStore {
+    /// A store in the tables of `db`.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    pub(super) async fn open(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+        record: &SessionRecord,
+        cap: usize,
+    ) -> EphemeralResult<()> {
+        let mut tx = self.db.begin(now).await?;
+        // The person's rows are few, so what is over the cap is found here rather than in SQL that only one of the two
+        // databases would take.
+        let mut live: Vec<(Timestamp, Uuid)> = all(&mut tx, user)
+            .await?
+            .into_iter()
+            .filter_map(|(id, bytes)| Some((id, SessionRecord::unpack(&bytes)?)))
+            .filter(|(id, record)| *id != session && record.is_alive(now))
+            .map(|(id, record)| (record.made_at, id))
+            .collect();
+        live.sort_unstable();
+        let over = (live.len() + 1).saturating_sub(cap);
+        for (_, id) in &live[..over] {
+            delete(&mut tx, user, *id).await?;
+        }
+        put(&mut tx, user, session, record).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(super) async fn rotate(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+        rotate: &Rotate,
+    ) -> EphemeralResult<Decision> {
+        // On PostgreSQL somebody else may move the record between our read and our write; then the write finds nothing
+        // and we look again. One who lost once reads the winner's record and has nothing left to write.
+        loop {
+            let mut tx = self.db.begin(now).await?;
+            let Some(bytes) = one(&mut tx, user, session).await? else { return finish(tx, Decision::Unknown).await };
+            let before = SessionRecord::unpack(&bytes).ok_or(EphemeralError::Layout)?;
+            let decision = before.rotate(now, rotate);
+            if let Decision::Moved(after) | Decision::Healed(after) = &decision
+                && !replace(&mut tx, user, session, &bytes, after).await?
+            {
+                tx.commit().await?;
+                continue;
+            }
+            return finish(tx, decision).await;
+        }
+    }
+
+    pub(super) async fn find(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        session: Uuid,
+    ) -> EphemeralResult<Option<SessionRecord>> {
+        let mut conn = self.db.read().await?;
+        let Some(bytes) = one(&mut conn, user, session).await? else { return Ok(None) };
+        let record = SessionRecord::unpack(&bytes).ok_or(EphemeralError::Layout)?;
+        Ok(record.is_alive(now).then_some(record))
+    }
+
+    pub(super) async fn list(&self, now: Timestamp, user: Uuid) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
+        let mut conn = self.db.read().await?;
+        let sessions = all(&mut conn, user)
+            .await?
+            .into_iter()
+            .filter_map(|(id, bytes)| Some((id, SessionRecord::unpack(&bytes).filter(|record| record.is_alive(now))?)));
+        Ok(sessions.collect())
+    }
+
+    pub(super) async fn close(&self, user: Uuid, session: Uuid) -> EphemeralResult<()> {
+        let mut tx = self.db.begin(Timestamp::from_millis(0)).await?;
+        delete(&mut tx, user, session).await?;
+        Ok(tx.commit().await?)
+    }
+
+    pub(super) async fn close_others(
+        &self,
+        now: Timestamp,
+        user: Uuid,
+        keep: Option<(Uuid, i64)>,
+    ) -> EphemeralResult<()> {
+        let mut tx = self.db.begin(now).await?;
+        let kept = match keep {
+            None => None,
+            Some((session, epoch)) => one(&mut tx, user, session)
+                .await?
+                .and_then(|bytes| SessionRecord::unpack(&bytes))
+                .filter(|record| record.is_alive(now))
+                .map(|record| (session, SessionRecord { epoch, ..record })),
+        };
+        delete_all(&mut tx, user).await?;
+        if let Some((session, record)) = kept {
+            put(&mut tx, user, session, &record).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    pub(super) async fn ping(&self) -> EphemeralResult<()> {
+        Ok(self.db.ping().await?)
+    }
+
+    pub(super) async fn sweep(&self, now: Timestamp) -> EphemeralResult<u64> {
+        let mut tx = self.db.begin(now).await?;
+        let swept = on!(&mut tx, |c| sqlx::query("DELETE FROM sessions WHERE expires_at <= $1")
+            .bind(now)
+            .execute(c)
+            .map_ok(|done| done.rows_affected()))?;
+        tx.commit().await?;
+        Ok(swept)
+    }
+}
+
+async fn finish(tx: crate::db::Tx, decision: Decision) -> EphemeralResult<Decision> {
+    tx.commit().await?;
+    Ok(decision)
+}
+
+async fn one(conn: &mut Conn, user: Uuid, session: Uuid) -> StoreResult<Option<Vec<u8>>> {
+    on!(conn, |c| sqlx::query_scalar("SELECT record FROM sessions WHERE user_id = $1 AND session_id = $2")
+        .bind(user)
+        .bind(session)
+        .fetch_optional(c))
+}
+
+async fn all(conn: &mut Conn, user: Uuid) -> StoreResult<Vec<(Uuid, Vec<u8>)>> {
+    on!(conn, |c| sqlx::query_as("SELECT session_id, record FROM sessions WHERE user_id = $1").bind(user).fetch_all(c))
+}
+
+async fn put(conn: &mut Conn, user: Uuid, session: Uuid, record: &SessionRecord) -> StoreResult<()> {
+    on!(conn, |c| sqlx::query(
+        "INSERT INTO sessions (user_id, session_id, record, expires_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (user_id, session_id) DO UPDATE SET record = excluded.record, expires_at = excluded.expires_at"
+    )
+    .bind(user)
+    .bind(session)
+    .bind(record.pack())
+    .bind(record.expires_at())
+    .execute(c)
+    .map_ok(drop))
+}
+
+/// Writes `after` where `before` still stands.
+async fn replace(
+    conn: &mut Conn,
+    user: Uuid,
+    session: Uuid,
+    before: &[u8],
+    after: &SessionRecord,
+) -> StoreResult<bool> {
+    on!(conn, |c| sqlx::query(
+        "UPDATE sessions SET record = $4, expires_at = $5 WHERE user_id = $1 AND session_id = $2 AND record = $3"
+    )
+    .bind(user)
+    .bind(session)
+    .bind(before)
+    .bind(after.pack())
+    .bind(after.expires_at())
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+async fn delete(conn: &mut Conn, user: Uuid, session: Uuid) -> StoreResult<()> {
+    on!(conn, |c| sqlx::query("DELETE FROM sessions WHERE user_id = $1 AND session_id = $2")
+        .bind(user)
+        .bind(session)
+        .execute(c)
+        .map_ok(drop))
+}
+
+async fn delete_all(conn: &mut Conn, user: Uuid) -> StoreResult<()> {
+    on!(conn, |c| sqlx::query("DELETE FROM sessions WHERE user_id = $1").bind(user).execute(c).map_ok(drop))
+}
