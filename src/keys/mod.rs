@@ -1,0 +1,26 @@
+//! The key ring: which ES256 keys sign and verify access tokens (RFC 7519, 9068; JWK RFC 7517).
+//!
+//! 1. Private keys are files (`keys/files.rs`); public halves and states are rows of `signing_keys` (`keys/store.rs`),
+//!    so every node verifies what any node signed, whichever private keys it holds.
+//! 2. At start: files whose key is in no row are taken in (`active` in an empty ring, else `next`); an empty ring on a
+//!    development URL gets one `active` and one `next`. Each is one conditional insert, so of two nodes that start at
+//!    once one makes the ring and the other finds it.
+//! 3. Every two seconds the table is read; what changed is in force from then on. Without the database a node goes on
+//!    with what it had.
+//! 4. Tokens are signed with the `active` key; a node that lacks that file signs with the newest published key it holds
+//!    and warns; with none it cannot sign, and verifies all the same.
+//!
+//! jsonwebtoken gives the types (`Jwk`, thumbprint, header). Its `encode` and `decode` parse the EC key for every token
+//! and compare with the system clock, so the two calls they end in, one ECDSA sign and one verify by aws-lc-rs, are
+//! made here with keys that were parsed once (`keys/token.rs`).
+
+mod claims;
+mod files;
+mod ring;
+mod store;
+mod token;
+
+pub use claims::{AccessClaims, Audience};
+pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
+pub use ring::{KeyRing, KeyState, RingError, RingKey, check_secrets, server_secrets};
+pub use token::{MOST_TOKEN_BYTES, TokenFault};

@@ -1,0 +1,371 @@
+//! The ring as a node holds it: a snapshot of the table with keys parsed, swapped whole when the table changes.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, RwLock},
+};
+
+use aws_lc_rs::signature::ParsedPublicKey;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+
+use super::{
+    AccessClaims, FileFaults, KeyFiles, PrivateKey, TokenFault,
+    store::{self, KeyRow},
+    token::{self, Signer},
+};
+use crate::{
+    ambient::Ambient,
+    db::{Db, StoreError, StoreResult, Timestamp},
+    events::{Event, Kind},
+    secret::ServerSecrets,
+};
+
+/// What a key of the ring is for at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Published, so that verifiers know it before it signs.
+    Next,
+    /// Signs.
+    Active,
+    /// Verifies until the last token it signed is dead.
+    Retiring,
+    /// History.
+    Retired,
+}
+
+impl KeyState {
+    /// The word in the table and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retiring => "retiring",
+            Self::Retired => "retired",
+        }
+    }
+}
+
+impl TryFrom<String> for KeyState {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        [Self::Next, Self::Active, Self::Retiring, Self::Retired]
+            .into_iter()
+            .find(|state| state.as_str() == text)
+            .ok_or_else(|| format!("no key state: {text}"))
+    }
+}
+
+/// One key of the ring, for lists.
+#[derive(Clone, Debug)]
+pub struct RingKey {
+    /// RFC 7638 thumbprint.
+    pub kid: String,
+    /// What it is for.
+    pub state: KeyState,
+    /// When verifiers could first see it.
+    pub published_at: Timestamp,
+    /// When it began to sign.
+    pub active_at: Option<Timestamp>,
+    /// Until when it verifies, once it no longer signs.
+    pub verify_until: Option<Timestamp>,
+    /// Whether this node has the private key.
+    pub held: bool,
+}
+
+/// The ring could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum RingError {
+    /// Unusable files.
+    #[error(transparent)]
+    Files(#[from] FileFaults),
+    /// The folder cannot be written.
+    #[error("cannot write to the folder of keys")]
+    Write(#[from] std::io::Error),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No key, and none may be made.
+    #[error("there is no signing key, and with this public URL none is made by itself: run `latchkey keys generate`")]
+    NoKey,
+    /// No secret, and none may be made.
+    #[error(
+        "there is no server secret, and with this public URL none is made by itself: \
+         set LATCHKEY_SECRET or run `latchkey keys generate`"
+    )]
+    NoSecret,
+    /// The database was used with other secrets.
+    #[error(
+        "none of the server secrets is one that this database was used with: \
+         take LATCHKEY_SECRET (or the file `secret`) from the other nodes or from the backup; \
+         to change it, list the new one beside the old one as `old,new`"
+    )]
+    ForeignSecret,
+}
+
+/// The key ring of this node.
+#[derive(Clone)]
+pub struct KeyRing {
+    issuer: Arc<str>,
+    private: Arc<HashMap<String, Arc<Signer>>>,
+    snapshot: Arc<RwLock<Arc<Snapshot>>>,
+}
+
+struct Snapshot {
+    rows: Vec<KeyRow>,
+    verifying: HashMap<String, (Arc<ParsedPublicKey>, Option<Timestamp>)>,
+    signer: Option<Arc<Signer>>,
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", self.snapshot().rows.len())
+    }
+}
+
+/// The server secrets from the settings, else from the folder, else (if `may_make`) made there.
+///
+/// # Errors
+/// When there is none, or the file is unusable.
+pub fn server_secrets(
+    configured: Option<&[crate::secret::SecretBytes]>,
+    files: &KeyFiles,
+    may_make: bool,
+    ambient: &Ambient,
+) -> Result<ServerSecrets, RingError> {
+    if let Some(secrets) = configured {
+        return Ok(ServerSecrets::new(secrets));
+    }
+    if let Some(secrets) = files.secrets()? {
+        return Ok(ServerSecrets::new(&secrets));
+    }
+    if !may_make {
+        return Err(RingError::NoSecret);
+    }
+    files.make_secret(ambient)?;
+    // Read back rather than kept: another node on the same folder may have been first.
+    files.secrets()?.map(|secrets| ServerSecrets::new(&secrets)).ok_or(RingError::NoSecret)
+}
+
+/// Refuses secrets that are foreign to this database; remembers those that came beside a known one.
+///
+/// # Errors
+/// [`RingError::ForeignSecret`].
+pub async fn check_secrets(db: &Db, secrets: &ServerSecrets, now: Timestamp) -> Result<(), RingError> {
+    let mut conn = db.read().await?;
+    let known = store::secret_checks(&mut conn).await?;
+    drop(conn);
+    if secrets.checks().all(|check| known.iter().any(|known| *known == check)) {
+        return Ok(());
+    }
+    let mut tx = db.begin(now).await?;
+    if let Some(first) = secrets.checks().next() {
+        store::remember_secret(&mut tx, &first, true).await?;
+    }
+    let known = store::secret_checks(&mut tx).await?;
+    if !secrets.checks().any(|check| known.iter().any(|known| *known == check)) {
+        return Err(RingError::ForeignSecret);
+    }
+    for check in secrets.checks() {
+        store::remember_secret(&mut tx, &check, false).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+impl KeyRing {
+    /// Takes in the files, makes what may be made, and reads the ring.
+    ///
+    /// # Errors
+    /// See [`RingError`].
+    pub async fn open(
+        db: &Db,
+        files: &KeyFiles,
+        issuer: &str,
+        may_make: bool,
+        ambient: &Ambient,
+    ) -> Result<Self, RingError> {
+        let mut keys = files.load()?;
+        let mut conn = db.read().await?;
+        let rows = store::ring(&mut conn).await?;
+        drop(conn);
+        for key in keys.iter().filter(|key| rows.iter().all(|row| row.kid != key.kid)) {
+            take_in(db, key, ambient).await?;
+        }
+        if rows.is_empty() && keys.is_empty() {
+            if !may_make {
+                return Err(RingError::NoKey);
+            }
+            make_ring(db, files, ambient).await?;
+            // Read back rather than kept: another node may have been first, and share this folder.
+            keys = files.load()?;
+        }
+        let private =
+            keys.iter().filter_map(Signer::new).map(|signer| (signer.kid.clone(), Arc::new(signer))).collect();
+        let ring = Self {
+            issuer: issuer.into(),
+            private: Arc::new(private),
+            snapshot: Arc::new(RwLock::new(Arc::new(Snapshot {
+                rows: Vec::new(),
+                verifying: HashMap::new(),
+                signer: None,
+            }))),
+        };
+        ring.reload(db).await?;
+        Ok(ring)
+    }
+
+    /// Makes a `next` key where there is none, and an `active` one where this node could sign with nothing.
+    ///
+    /// # Errors
+    /// See [`RingError`].
+    pub async fn complete(&self, db: &Db, files: &KeyFiles, ambient: &Ambient) -> Result<(), RingError> {
+        let rows = self.snapshot().rows.clone();
+        let usable = |row: &&KeyRow| self.private.contains_key(&row.kid) && row.state == KeyState::Next;
+        if !rows.iter().any(|row| usable(&row)) {
+            let key = PrivateKey::generate(ambient);
+            files.save(&key)?;
+            take_in(db, &key, ambient).await?;
+        }
+        self.reload(db).await?;
+        Ok(())
+    }
+
+    /// Reads the table again; what changed is in force at once.
+    ///
+    /// # Errors
+    /// When the database does not answer; the ring stays as it was.
+    pub async fn reload(&self, db: &Db) -> StoreResult<()> {
+        let mut conn = db.read().await?;
+        let rows = store::ring(&mut conn).await?;
+        if rows != self.snapshot().rows {
+            let fresh = Arc::new(Snapshot::new(rows, &self.private));
+            match self.snapshot.write() {
+                Ok(mut held) => *held = fresh,
+                Err(poisoned) => *poisoned.into_inner() = fresh,
+            }
+        }
+        Ok(())
+    }
+
+    /// Signs an access token, or `None` when this node holds no private key of the ring.
+    #[must_use]
+    pub fn sign(&self, claims: &AccessClaims) -> Option<String> {
+        let signer = self.snapshot().signer.clone()?;
+        signer.sign(claims)
+    }
+
+    /// The claims of a token that is authentic and may be used at Latchkey's own endpoints now.
+    ///
+    /// # Errors
+    /// Why not, for the log.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessClaims, TokenFault> {
+        let snapshot = self.snapshot();
+        let claims = token::authentic(token, |kid| {
+            let (key, until) = snapshot.verifying.get(kid)?;
+            until.is_none_or(|until| now < until).then(|| Arc::clone(key))
+        })?;
+        token::judge(&claims, &self.issuer, now)?;
+        Ok(claims)
+    }
+
+    /// The public keys that may verify at `now`, `next` included (RFC 7517 §5).
+    #[must_use]
+    pub fn jwks(&self, now: Timestamp) -> JwkSet {
+        let snapshot = self.snapshot();
+        let keys =
+            snapshot.rows.iter().filter(|row| may_verify(row) && row.verify_until.is_none_or(|until| now < until));
+        JwkSet { keys: keys.map(|row| row.public_jwk.0.clone()).collect() }
+    }
+
+    /// The ring, oldest key first.
+    #[must_use]
+    pub fn list(&self) -> Vec<RingKey> {
+        let snapshot = self.snapshot();
+        let keys = snapshot.rows.iter().map(|row| RingKey {
+            kid: row.kid.clone(),
+            state: row.state,
+            published_at: row.published_at,
+            active_at: row.active_at,
+            verify_until: row.verify_until,
+            held: self.private.contains_key(&row.kid),
+        });
+        keys.collect()
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        match self.snapshot.read() {
+            Ok(held) => Arc::clone(&held),
+            Err(poisoned) => Arc::clone(&poisoned.into_inner()),
+        }
+    }
+}
+
+impl Snapshot {
+    fn new(rows: Vec<KeyRow>, private: &HashMap<String, Arc<Signer>>) -> Self {
+        let verifying = rows
+            .iter()
+            .filter(|row| may_verify(row))
+            .filter_map(|row| {
+                let key = parse(&row.public_jwk)?;
+                Some((row.kid.clone(), (Arc::new(key), row.verify_until)))
+            })
+            .collect();
+        let held = |row: &&KeyRow| private.contains_key(&row.kid);
+        let active = rows.iter().find(|row| row.state == KeyState::Active);
+        let signs = active.filter(held).or_else(|| {
+            tracing::warn!("this node does not hold the active signing key; copy the folder of keys from another node");
+            // Rows are ordered by `published_at`: the newest published one is the last.
+            rows.iter().filter(|row| matches!(row.state, KeyState::Next | KeyState::Active)).rfind(held)
+        });
+        let signer = signs.and_then(|row| private.get(&row.kid)).cloned();
+        Self { rows, verifying, signer }
+    }
+}
+
+fn parse(jwk: &Jwk) -> Option<ParsedPublicKey> {
+    let key = token::verifying_key(jwk);
+    if key.is_none() {
+        tracing::error!(kid = jwk.common.key_id.as_deref(), "a public key in the ring cannot be read");
+    }
+    key
+}
+
+fn may_verify(row: &KeyRow) -> bool {
+    row.state != KeyState::Retired
+}
+
+/// Takes a key from a file into the ring.
+async fn take_in(db: &Db, key: &PrivateKey, ambient: &Ambient) -> StoreResult<()> {
+    let mut tx = db.begin(ambient.now()).await?;
+    let published = store::publish(&mut tx, &key.kid, &key.jwk, KeyState::Active).await?
+        || store::publish(&mut tx, &key.kid, &key.jwk, KeyState::Next).await?;
+    if published {
+        tracing::info!(kid = key.kid, "a private key from a file was taken into the ring");
+        Event::new(Kind::KeyPublished).with("kid", &key.kid).record(&mut tx, ambient).await?;
+    }
+    tx.commit().await
+}
+
+/// Makes `active` and `next` in an empty ring, unless another node does first.
+async fn make_ring(db: &Db, files: &KeyFiles, ambient: &Ambient) -> Result<(), RingError> {
+    let (active, next) = (PrivateKey::generate(ambient), PrivateKey::generate(ambient));
+    // Files first: a row whose private key was never written would be an active key that nobody holds.
+    files.save(&active)?;
+    files.save(&next)?;
+    let mut tx = db.begin(ambient.now()).await?;
+    let won = store::publish(&mut tx, &active.kid, &active.jwk, KeyState::Active).await?;
+    if won {
+        store::publish(&mut tx, &next.kid, &next.jwk, KeyState::Next).await?;
+        for key in [&active, &next] {
+            Event::new(Kind::KeyPublished).with("kid", &key.kid).record(&mut tx, ambient).await?;
+        }
+    }
+    tx.commit().await?;
+    if !won {
+        files.discard(&active);
+        files.discard(&next);
+    }
+    Ok(())
+}
