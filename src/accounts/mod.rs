@@ -1,0 +1,94 @@
+//! People: registering, and seeing oneself.
+//!
+//! Registering (`/register`):
+//! 1. Every field is checked, all faults at once; the password by `passwords::policy`, which costs no hash.
+//! 2. The password is hashed, before any transaction: a hash is 20 ms in which nothing should be held.
+//! 3. One transaction inserts the person unless address or name is taken, and writes the event. The partial unique
+//!    indexes decide the race of two registrations; no reading first, since what was read would be old by then.
+//!
+//! A signed-in request ([`Caller`]): token → session record and person, both stores at once → same epoch, not ended.
+//! `Caller` lives here and not in `http/`, because it reads a person, and the kernel knows no slice.
+
+mod caller;
+mod me;
+mod model;
+mod register;
+mod store;
+
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+pub use caller::{Caller, verify};
+pub use model::{Credentials, Person, Status, User};
+
+use crate::{
+    app::App,
+    db::{Conn, Db, StoreResult, Tx},
+    names,
+};
+
+/// The routes of this slice.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(register::register)).routes(routes!(me::me))
+}
+
+/// How somebody says who they are at a login.
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// By address, as typed.
+    Email(String),
+    /// By username, as typed.
+    Username(String),
+}
+
+/// The person of that name with the hash and the epoch, all from one statement.
+///
+/// What cannot be a name costs the same statement as one that nobody has.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn credentials(db: &Db, login: &Login) -> StoreResult<Option<Credentials>> {
+    let mut conn = db.read().await?;
+    match login {
+        Login::Email(text) => {
+            let key = names::canonical_email(text).unwrap_or_default();
+            store::credentials_by_email(&mut conn, &key).await
+        }
+        Login::Username(text) => {
+            let key = names::username_key(text).unwrap_or_default();
+            store::credentials_by_username(&mut conn, &key).await
+        }
+    }
+}
+
+/// The person, unless deleted, disabled, or the session was ended: one statement.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uuid) -> StoreResult<Option<Person>> {
+    store::person_in_session(conn, person, session).await
+}
+
+/// Notes a sign-in, and puts `rehash` in the place of the hash that was checked, if that still stands.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn note_sign_in(tx: &mut Tx, person: Uuid, checked: &str, rehash: Option<&str>) -> StoreResult<()> {
+    store::note_sign_in(tx, person, checked, rehash.unwrap_or(checked)).await
+}
+
+/// Adds one to the person's epoch, which ends every session that carries the old one. `None` when there is nobody.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<i64>> {
+    store::next_epoch(tx, person).await
+}
+
+/// Where a notice to this person goes, and in which language; `None` without an address.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn mailbox(conn: &mut Conn, person: Uuid) -> StoreResult<Option<(String, Option<String>)>> {
+    store::mailbox(conn, person).await
+}

@@ -1,0 +1,189 @@
+//! `POST /register`.
+
+use axum::{
+    Json as JsonBody,
+    extract::State,
+    http::{StatusCode, header::LOCATION},
+    response::IntoResponse,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Person, User, store};
+use crate::{
+    app::App,
+    db::StoreError,
+    error::{ApiError, Code, FieldFault},
+    events::{Event, Kind, Origin},
+    hashing::Busy,
+    http::{Fields, FromFields, Json, finish},
+    names,
+    passwords::policy::{self, Context},
+    secret::SecretText,
+};
+
+/// Who wants an account.
+#[derive(Debug, ToSchema)]
+pub(super) struct RegisterRequest {
+    /// Where mail for the person goes.
+    #[schema(example = "alice@example.com")]
+    email: String,
+    /// 8 to 128 characters.
+    #[schema(value_type = String, example = "correct horse battery")]
+    password: SecretText,
+    #[schema(example = "alice")]
+    username: Option<String>,
+    #[schema(example = "Alice")]
+    display_name: Option<String>,
+    /// Language of mails.
+    #[schema(example = "en")]
+    locale: Option<String>,
+}
+
+impl FromFields for RegisterRequest {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let (email, password) = (fields.required("email"), fields.secret("password"));
+        let username = fields.optional("username");
+        let display_name = fields.optional("display_name");
+        let locale = fields.optional("locale");
+        Some(Self { email: email?, password: password?, username, display_name, locale })
+    }
+}
+
+/// The person that was made.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Registered {
+    user: User,
+    /// How to verify the address; `null` while there are no mails.
+    #[schema(value_type = Option<Object>)]
+    verification: Option<()>,
+}
+
+/// Makes an account.
+#[utoipa::path(post, path = "/register", request_body = RegisterRequest,
+    responses((status = 201, body = Registered)))]
+pub(super) async fn register(
+    State(app): State<App>,
+    origin: Origin,
+    Json(request): Json<RegisterRequest>,
+) -> Result<impl IntoResponse, ApiError> {
+    let (wanted, password) = Wanted::check(&app, request)?;
+    let person = finish(async move { Ok(make_person(&app, &origin, wanted, password).await?) }).await?;
+    let body = Registered { user: person.into(), verification: None };
+    Ok((StatusCode::CREATED, [(LOCATION, "/me")], JsonBody(body)))
+}
+
+/// A person to be made, every field in its canonical form.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub email: String,
+    pub username: Option<String>,
+    pub username_key: Option<String>,
+    pub display_name: Option<String>,
+    pub locale: Option<String>,
+}
+
+impl Wanted {
+    /// Checks every field, and tells every fault at once; the first one gives the answer its code.
+    fn check(app: &App, request: RegisterRequest) -> Result<(Self, SecretText), ApiError> {
+        let mut faults: Vec<(Code, FieldFault)> = Vec::new();
+        let mut fault = |field, code: Code| faults.push((code, FieldFault::new(field, code.as_str(), code.detail())));
+
+        let email = names::canonical_email(&request.email);
+        if email.is_none() {
+            fault("email", Code::InvalidEmail);
+        }
+        let username_key = request.username.as_deref().map(names::username_key);
+        if username_key == Some(None) {
+            fault("username", Code::InvalidUsername);
+        }
+        let display_name = request.display_name.as_deref().map(names::display_name);
+        if display_name == Some(None) {
+            fault("display_name", Code::InvalidDisplayName);
+        }
+        let locale = request.locale.as_deref().map(names::locale);
+        if locale == Some(None) {
+            fault("locale", Code::InvalidLocale);
+        }
+        let context = Context {
+            min_length: app.config.passwords.min_length,
+            product_name: &app.config.product_name,
+            email: email.as_deref(),
+            names: [request.username.as_deref(), request.display_name.as_deref()],
+        };
+        let password = policy::check("password", &request.password, &context);
+        if let Err(reasons) = &password {
+            faults.extend(reasons.iter().map(|reason| (Code::WeakPassword, reason.clone())));
+        }
+        match (faults.first(), email, password) {
+            (None, Some(email), Ok(password)) => {
+                let wanted = Self {
+                    email,
+                    username: request.username,
+                    username_key: username_key.flatten(),
+                    display_name: display_name.flatten(),
+                    locale: locale.flatten(),
+                };
+                Ok((wanted, password))
+            }
+            (first, ..) => {
+                let code = first.map_or(Code::InvalidBody, |(code, _)| *code);
+                Err(ApiError::fields(code, faults.into_iter().map(|(_, fault)| fault).collect()))
+            }
+        }
+    }
+}
+
+/// Why nobody was made.
+#[derive(Debug)]
+enum Refused {
+    Closed,
+    EmailTaken,
+    UsernameTaken,
+    Busy(Busy),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Closed => Code::RegistrationClosed.into(),
+            Refused::EmailTaken => Code::EmailTaken.into(),
+            Refused::UsernameTaken => Code::UsernameTaken.into(),
+            Refused::Busy(busy) => busy.into(),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+async fn make_person(app: &App, origin: &Origin, wanted: Wanted, password: SecretText) -> Result<Person, Refused> {
+    let registration = &app.config.registration;
+    let domain = wanted.email.rsplit_once('@').map(|(_, domain)| domain);
+    let is_welcome = |domain: &str| registration.domains.iter().any(|welcome| welcome == domain);
+    if !registration.open || !(registration.domains.is_empty() || domain.is_some_and(is_welcome)) {
+        return Err(Refused::Closed);
+    }
+
+    let hash = app.hasher.hash(password).await.map_err(Refused::Busy)?;
+    let mut tx = app.db.begin(app.ambient.now()).await?;
+    let Some(person) = store::insert(&mut tx, app.ambient.uuid(), &wanted, &hash).await? else {
+        // Nothing was written. A key that was taken a moment ago and is free again now (a deletion in between) is told
+        // as the name: trying again is then right in either case.
+        let email_taken = store::email_is_taken(&mut tx, &wanted.email).await?;
+        tx.commit().await?;
+        return Err(if email_taken || wanted.username_key.is_none() {
+            Refused::EmailTaken
+        } else {
+            Refused::UsernameTaken
+        });
+    };
+    Event::new(Kind::Registered).person(person.id).from(origin).record(&mut tx, &app.ambient).await?;
+    tx.commit().await?;
+    Ok(person)
+}

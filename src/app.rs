@@ -1,0 +1,267 @@
+//! How it is all put together.
+//!
+//! [`App::build`] opens what the settings name, in the order in which a fault is cheapest to find: folders and lock,
+//! database and schema, secret, keys, ephemeral store, hashing threads. The layers around the routes, from outside in:
+//!
+//! 1. `envelope`: everything below it, refusals and panics included, gets an id, headers, a body and a log line.
+//! 2. catch-panic: a panic in a handler is a 500 for one client and not the end of its connection.
+//! 3. routes, with our own answers for unknown paths and methods.
+
+use std::{
+    fs, io,
+    ops::Deref,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::{
+    accounts,
+    ambient::Ambient,
+    config::Config,
+    db::{Db, OpenError},
+    ephemeral::{Ephemeral, RedisStore, SqlStore},
+    events,
+    hashing::{Hasher, Policy},
+    http,
+    keys::{self, KeyFiles, KeyRing, RingError},
+    secret::ServerSecrets,
+    sessions,
+};
+
+/// How often a node looks whether the ring changed.
+const RING_PERIOD: Duration = Duration::from_secs(2);
+/// How often what is dead is swept.
+const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
+
+/// Everything a handler may need. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Parts>);
+
+/// The parts of an [`App`].
+#[derive(Debug)]
+pub struct Parts {
+    /// The settings.
+    pub config: Config,
+    /// Time and randomness.
+    pub ambient: Ambient,
+    /// People, ends, events, keys, mails.
+    pub db: Db,
+    /// Sessions.
+    pub ephemeral: Ephemeral,
+    /// The hashing threads.
+    pub hasher: Hasher,
+    /// The key ring.
+    pub keys: KeyRing,
+    /// The server secrets.
+    pub secrets: ServerSecrets,
+    stopping: AtomicBool,
+    /// Held as long as the server runs; a second server on the same file does not start.
+    _lock: Option<fs::File>,
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made or locked.
+    #[error("cannot use the data folder {path}: is it writable by this user?")]
+    DataDir {
+        /// The folder.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody else has the embedded database.
+    #[error(
+        "another Latchkey server is running on {0}: stop it, or give this one a LATCHKEY_DATA_DIR of its own; \
+         several servers need DATABASE_URL"
+    )]
+    Locked(String),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// Keys and secret.
+    #[error(transparent)]
+    Keys(#[from] RingError),
+    /// Redis.
+    #[error("REDIS_URL cannot be used")]
+    Redis(#[source] redis::RedisError),
+}
+
+/// Opens the database that the settings name.
+///
+/// # Errors
+/// When the data folder or the database cannot be used.
+pub async fn open_database(config: &Config) -> Result<Db, StartError> {
+    if let Some(url) = &config.database_url {
+        return Ok(Db::open_postgres(url, config.db_pool).await?);
+    }
+    make_data_dir(config)?;
+    Ok(Db::open_sqlite(&config.data_dir.join("latchkey.db")).await?)
+}
+
+/// Nobody else on the machine has business with password hashes, so the folder is closed to others when it is made.
+fn make_data_dir(config: &Config) -> Result<(), StartError> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .map_err(|source| data_dir_error(&config.data_dir, source))
+}
+
+fn data_dir_error(path: &Path, source: io::Error) -> StartError {
+    StartError::DataDir { path: path.display().to_string(), source }
+}
+
+/// The exclusive lock between servers on one embedded database.
+fn lock(config: &Config) -> Result<Option<fs::File>, StartError> {
+    if config.database_url.is_some() {
+        return Ok(None);
+    }
+    make_data_dir(config)?;
+    let path = config.data_dir.join("latchkey.lock");
+    let file = fs::File::create(&path).map_err(|source| data_dir_error(&config.data_dir, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked(config.data_dir.display().to_string())),
+        Err(fs::TryLockError::Error(source)) => Err(data_dir_error(&config.data_dir, source)),
+    }
+}
+
+/// Whether keys and secret may be made without being asked for: only where nobody but this machine relies on them.
+#[must_use]
+pub fn may_make_keys(config: &Config) -> bool {
+    !config.public_url.is_https() && config.public_url.is_loopback()
+}
+
+impl App {
+    /// Opens and checks everything; nothing serves yet.
+    ///
+    /// # Errors
+    /// The first part that cannot be used, with what to do about it.
+    pub async fn build(config: Config, ambient: Ambient) -> Result<Self, StartError> {
+        let lock = lock(&config)?;
+        let db = open_database(&config).await?;
+        db.migrate().await?;
+
+        let files = KeyFiles::new(&config.jwt_dir);
+        let may_make = may_make_keys(&config);
+        let secrets = keys::server_secrets(config.secrets.as_deref(), &files, may_make, &ambient)?;
+        keys::check_secrets(&db, &secrets, ambient.now()).await?;
+        let ring = KeyRing::open(&db, &files, config.public_url.as_str(), may_make, &ambient).await?;
+
+        let ephemeral = match &config.redis_url {
+            Some(url) => Ephemeral::Redis(RedisStore::new(url, &config.redis_prefix).map_err(StartError::Redis)?),
+            None => Ephemeral::Sql(SqlStore::new(db.clone())),
+        };
+        let passwords = &config.passwords;
+        let hasher =
+            Hasher::start(Policy::new(passwords), passwords.hash_threads, passwords.hash_queue, ambient.clone());
+        Ok(Self(Arc::new(Parts {
+            config,
+            ambient,
+            db,
+            ephemeral,
+            hasher,
+            keys: ring,
+            secrets,
+            stopping: AtomicBool::new(false),
+            _lock: lock,
+        })))
+    }
+
+    /// The public routes.
+    pub fn router(&self) -> Router {
+        let (router, _) = Self::routes().split_for_parts();
+        self.wrap(router)
+    }
+
+    /// The routes of the internal listener.
+    pub fn internal_router(&self) -> Router {
+        self.wrap(http::internal_routes())
+    }
+
+    fn routes() -> OpenApiRouter<Self> {
+        OpenApiRouter::new()
+            .merge(accounts::routes())
+            .merge(sessions::routes())
+            .merge(http::well_known_routes())
+            .merge(http::health_routes())
+    }
+
+    fn wrap(&self, router: Router<Self>) -> Router {
+        let envelope = http::Envelope {
+            ambient: self.ambient.clone(),
+            public_url: self.config.public_url.as_str().to_owned(),
+            https: self.config.public_url.is_https(),
+        };
+        router
+            .fallback(http::not_found)
+            .method_not_allowed_fallback(http::method_not_allowed)
+            .layer(CatchPanicLayer::custom(http::panicked))
+            .layer(middleware::from_fn_with_state(envelope, http::envelope))
+            .with_state(self.clone())
+    }
+
+    /// Starts what runs beside the requests. Each job is harmless to run on every node: what is swept twice is gone once.
+    pub fn spawn_jobs(&self) {
+        let app = self.clone();
+        tokio::spawn(async move {
+            while !app.is_stopping() {
+                tokio::time::sleep(RING_PERIOD).await;
+                if let Err(error) = app.keys.reload(&app.db).await {
+                    tracing::warn!(%error, "cannot read the key ring; going on with what is known");
+                }
+            }
+        });
+        let app = self.clone();
+        tokio::spawn(async move {
+            while !app.is_stopping() {
+                tokio::time::sleep(SWEEP_PERIOD).await;
+                app.sweep().await;
+            }
+        });
+    }
+
+    /// Removes what is dead: sessions, remembered ends, old events.
+    pub async fn sweep(&self) {
+        let now = self.ambient.now();
+        if let Err(error) = self.ephemeral.sweep(now).await {
+            tracing::warn!(%error, "cannot sweep sessions");
+        }
+        if let Err(error) = sessions::sweep(&self.db, now).await {
+            tracing::warn!(%error, "cannot sweep remembered ends");
+        }
+        if let Err(error) = events::sweep(&self.db, &self.ambient, self.config.event_retention).await {
+            tracing::warn!(%error, "cannot sweep events");
+        }
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Says that a stop was asked for: `/health/live` answers 503 from now on.
+    pub fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,298 @@
+//! The commands. `latchkey` alone is `latchkey serve`.
+//!
+//! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    ambient::Ambient,
+    app::{App, open_database},
+    config::{self, Config, Given},
+    db::Db,
+    http::serve,
+    keys::{self, KeyFiles, KeyRing, KeyState},
+    telemetry,
+};
+
+const BAD_SETTINGS: u8 = 2;
+
+/// A self-contained auth server.
+///
+/// Settings come from the environment and from a `.env` file in the working directory; with none at all Latchkey runs on
+/// an embedded database in ./data. `.env.example` lists every setting, `latchkey config check` shows what is in effect.
+#[derive(Debug, Parser)]
+#[command(name = "latchkey", version, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (the default)
+    Serve,
+    /// Bring the database schema up to date and exit
+    Migrate,
+    /// Signing keys and the server secret
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// The settings
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// List the key ring
+    List,
+    /// Make whatever is missing: the server secret, an active and a next key
+    Generate,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show the effective settings, secrets redacted, and every fault
+    Check,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn run() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or(Command::Serve);
+    let given = match Given::from_process() {
+        Ok(given) => given,
+        Err(faults) => return bad_settings(&faults),
+    };
+    let config = Config::from_given(&given);
+    if let Command::Config(ConfigCommand::Check) = command {
+        return check(&given, config);
+    }
+    let config = match config {
+        Ok(config) => config,
+        Err(faults) => return bad_settings(&faults),
+    };
+    telemetry::start(config.log, given.get("RUST_LOG"));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Serve => run_server(config).await,
+            Command::Migrate => migrate(&config).await,
+            Command::Keys(KeysCommand::List) => list_keys(&config).await,
+            Command::Keys(KeysCommand::Generate) => generate_keys(&config).await,
+            Command::Config(ConfigCommand::Check) => Ok(()),
+        }
+    });
+    // Nobody waits for a hash that is still under way.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+fn bad_settings(faults: &config::Faults) -> ExitCode {
+    eprintln!("latchkey: {faults}");
+    ExitCode::from(BAD_SETTINGS)
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprint!("latchkey: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprint!(": {error}");
+        cause = error.source();
+    }
+    eprintln!();
+    ExitCode::FAILURE
+}
+
+fn check(given: &Given, config: Result<Config, config::Faults>) -> ExitCode {
+    for (name, value) in config::effective(given) {
+        println!("{name}={value}");
+    }
+    match config {
+        Ok(config) => {
+            for warning in config.warnings() {
+                eprintln!("warning: {warning}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(faults) => bad_settings(&faults),
+    }
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let db = open_database(config).await?;
+    db.migrate().await?;
+    db.close().await;
+    println!("The database schema is up to date.");
+    Ok(())
+}
+
+async fn open_ring(config: &Config, may_make: bool) -> anyhow::Result<(Db, KeyRing)> {
+    let ambient = Ambient::system();
+    let db = open_database(config).await?;
+    db.migrate().await?;
+    let ring =
+        KeyRing::open(&db, &KeyFiles::new(&config.jwt_dir), config.public_url.as_str(), may_make, &ambient).await?;
+    Ok((db, ring))
+}
+
+async fn list_keys(config: &Config) -> anyhow::Result<()> {
+    let (db, ring) = open_ring(config, false).await?;
+    let keys = ring.list();
+    if std::io::stdout().is_terminal() {
+        println!("{:<43}  {:<8}  {:<24}  PRIVATE KEY", "KID", "STATE", "PUBLISHED");
+        for key in &keys {
+            let held = if key.held { "here" } else { "not here" };
+            println!("{:<43}  {:<8}  {:<24}  {held}", key.kid, key.state.as_str(), key.published_at);
+        }
+    } else {
+        for key in &keys {
+            let line = serde_json::json!({
+                "kid": key.kid,
+                "state": key.state.as_str(),
+                "published_at": key.published_at,
+                "active_at": key.active_at,
+                "verify_until": key.verify_until,
+                "held": key.held,
+            });
+            println!("{line}");
+        }
+    }
+    db.close().await;
+    Ok(())
+}
+
+async fn generate_keys(config: &Config) -> anyhow::Result<()> {
+    let (ambient, files) = (Ambient::system(), KeyFiles::new(&config.jwt_dir));
+    let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
+    let (db, ring) = open_ring(config, true).await?;
+    keys::check_secrets(&db, &secrets, ambient.now()).await?;
+    ring.complete(&db, &files, &ambient).await?;
+    let active = ring.list().into_iter().filter(|key| key.state == KeyState::Active || key.state == KeyState::Next);
+    for key in active {
+        println!("{:<6}  {}", key.state.as_str(), key.kid);
+    }
+    db.close().await;
+    Ok(())
+}
+
+async fn run_server(config: Config) -> anyhow::Result<()> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let app = App::build(config, Ambient::system()).await?;
+    let config = &app.config;
+    let (stop, stopped) = watch::channel(false);
+    let bind = async |name: &str, address| {
+        TcpListener::bind(address).await.map_err(|error| {
+            anyhow::anyhow!("cannot listen on {address}: {error}; free the port or set {name} to another one")
+        })
+    };
+    // Both sockets before either serves: a port that is taken is found before anybody is answered.
+    let public = bind("LATCHKEY_LISTEN", config.listen).await?;
+    let internal = match config.internal_listen {
+        Some(address) => Some(bind("LATCHKEY_INTERNAL_LISTEN", address).await?),
+        None => None,
+    };
+    let public = serve(public, app.router(), stopped.clone())?;
+    let internal = match internal {
+        // The probes' listener stays until the public one is drained.
+        Some(listener) => {
+            let (stop, stopped) = watch::channel(false);
+            Some((stop, serve(listener, app.internal_router(), stopped)?))
+        }
+        None => None,
+    };
+    app.spawn_jobs();
+    greet(&app, public.address, internal.as_ref().map(|(_, serving)| serving.address));
+
+    wait_for_stop().await;
+    tracing::info!("stopping: no new connections, running requests have 30 s");
+    app.begin_stop();
+    let _ = stop.send(true);
+    public.drained().await;
+    if let Some((stop, serving)) = internal {
+        let _ = stop.send(true);
+        serving.drained().await;
+    }
+    app.db.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Says where everything is: as text on a terminal, as one log line in a pipe.
+fn greet(app: &App, public: std::net::SocketAddr, internal: Option<std::net::SocketAddr>) {
+    let config = &app.config;
+    let data = match (&config.database_url, config.data_dir.join("latchkey.db")) {
+        (Some(_), _) => "PostgreSQL (DATABASE_URL)".to_owned(),
+        (None, path) => format!("SQLite in {}", path.display()),
+    };
+    let sessions = if config.redis_url.is_some() { "Redis (REDIS_URL)" } else { "the same database" };
+    let mail = "kept in the database's outbox; this version does not send it yet";
+    let internal = internal.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
+    let base = format!("http://{}", connectable(public));
+    let keys = config.jwt_dir.display().to_string();
+    let register = format!(
+        "curl -s {base}/register -H 'content-type: application/json' \
+         -d '{{\"email\":\"alice@example.com\",\"password\":\"correct horse battery\"}}'"
+    );
+    let login = format!(
+        "TOKEN=$(curl -s {base}/login -H 'content-type: application/json' \
+         -d '{{\"email\":\"alice@example.com\",\"password\":\"correct horse battery\"}}' \
+         | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')"
+    );
+    let me = format!("curl -s {base}/me -H \"authorization: Bearer $TOKEN\"");
+    if !telemetry::is_pretty(config.log) {
+        tracing::info!(listen = base, internal, data, sessions, keys, mail, register, login, me, "listening");
+        return;
+    }
+    println!(
+        "\nLatchkey {} listens on {base}\n\n\
+         \x20 internal   {internal}   (/health/live, /health/ready)\n\
+         \x20 data       {data}\n\
+         \x20 sessions   {sessions}\n\
+         \x20 keys       {keys}\n\
+         \x20 mail       {mail}\n\n\
+         Try next:\n\n  {register}\n\n  {login}\n\n  {me}\n",
+        env!("CARGO_PKG_VERSION"),
+    );
+}
+
+/// An address that a client on this machine can connect to.
+fn connectable(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    let mut address = address;
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+async fn wait_for_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for SIGTERM");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

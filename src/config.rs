@@ -1,0 +1,339 @@
+//! Every setting: read once, checked as a whole, all faults told at once.
+//!
+//! [`Config::from_lookup`] takes the environment as a function, so that tests pass a map and nothing else in the program
+//! reads it. `SETTINGS` (in `config/settings.rs`) is the one list of names, defaults and meanings: `.env.example`,
+//! `config check` and the refusal of unknown names are made from it. An empty value counts as not set, because that is
+//! what compose files and shells leave behind for a variable that has none.
+
+mod parse;
+mod settings;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+pub use parse::PublicUrl;
+pub use settings::{SETTINGS, Setting};
+
+use crate::secret::{SecretBytes, SecretText};
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Issuer and base of every link.
+    pub public_url: PublicUrl,
+    /// Where people's clients connect.
+    pub listen: SocketAddr,
+    /// Where probes and operators connect; `None` is `off`.
+    pub internal_listen: Option<SocketAddr>,
+    /// Home of the SQLite file and of mail that goes to files.
+    pub data_dir: PathBuf,
+    /// Home of private keys and the server secret.
+    pub jwt_dir: PathBuf,
+    /// PostgreSQL, or the SQLite file when `None`.
+    pub database_url: Option<SecretText>,
+    /// Redis, or the database when `None`.
+    pub redis_url: Option<SecretText>,
+    /// The mail server, or files when `None`.
+    pub smtp_url: Option<SecretText>,
+    /// Every Redis key starts with it.
+    pub redis_prefix: String,
+    /// Connections to PostgreSQL.
+    pub db_pool: u32,
+    /// The server secrets, first the one that makes; `None` means the file in `jwt_dir`.
+    pub secrets: Option<Vec<SecretBytes>>,
+    /// Tokens: audience and lifetimes.
+    pub tokens: TokenSettings,
+    /// Who may register.
+    pub registration: Registration,
+    /// Password rules and hashing.
+    pub passwords: PasswordSettings,
+    /// Shown to people, and refused inside passwords.
+    pub product_name: String,
+    /// How long events are kept.
+    pub event_retention: Duration,
+    /// How log lines look.
+    pub log: LogFormat,
+}
+
+/// Audience and lifetimes of tokens and sessions.
+#[derive(Clone, Debug)]
+pub struct TokenSettings {
+    /// `aud` of access tokens; holds the public URL unless set otherwise.
+    pub audience: Vec<String>,
+    /// Lifetime of an access token.
+    pub access_ttl: Duration,
+    /// A session that is not refreshed for so long is dead.
+    pub refresh_idle_ttl: Duration,
+    /// A session is dead so long after its login, whatever happens.
+    pub refresh_absolute_ttl: Duration,
+    /// How long the token before the current one is still answered; zero is strict.
+    pub refresh_grace: Duration,
+    /// Sessions a person may have; the least recently used goes.
+    pub max_sessions: usize,
+}
+
+/// Who may register.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// `open` or `closed`.
+    pub open: bool,
+    /// Only addresses of these domains (A-labels, lower case); empty is every domain.
+    pub domains: Vec<String>,
+}
+
+/// Password rules and hashing.
+#[derive(Clone, Debug)]
+pub struct PasswordSettings {
+    /// Least number of code points.
+    pub min_length: usize,
+    /// Argon2id memory in KiB.
+    pub memory_kib: u32,
+    /// Argon2id passes.
+    pub iterations: u32,
+    /// Argon2id lanes.
+    pub parallelism: u32,
+    /// The first is used, all verify.
+    pub peppers: Vec<Pepper>,
+    /// Threads that hash.
+    pub hash_threads: NonZeroUsize,
+    /// Hashes that may wait.
+    pub hash_queue: usize,
+}
+
+/// An Argon2 secret with the id that is stored beside each hash made with it.
+#[derive(Clone, Debug)]
+pub struct Pepper {
+    /// 1 to 8 bytes of ASCII, stored as `keyid`.
+    pub id: String,
+    /// The secret itself.
+    pub key: SecretBytes,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON in a pipe.
+    Auto,
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One thing that is wrong with the settings: its name and what was expected, never a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The setting.
+    pub name: String,
+    /// What would be right.
+    pub expected: String,
+}
+
+/// Every fault of the settings at once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Faults(pub Vec<Fault>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} fault(s) in the settings:", self.0.len())?;
+        for fault in &self.0 {
+            writeln!(f, "  {}: {}", fault.name, fault.expected)?;
+        }
+        f.write_str(
+            "`.env.example` has every setting with its default; `latchkey config check` shows what is in effect.",
+        )
+    }
+}
+
+/// What was given for the settings, before it is understood: names with values, secrets still readable.
+#[derive(Clone, Default)]
+pub struct Given(BTreeMap<String, String>);
+
+impl Given {
+    /// The process environment over the `.env` file of the working directory.
+    ///
+    /// # Errors
+    /// When `.env` is there and cannot be read or is malformed.
+    pub fn from_process() -> Result<Self, Faults> {
+        let mut given = BTreeMap::new();
+        match dotenvy::from_path_iter(".env") {
+            Ok(lines) => {
+                for line in lines {
+                    let (name, value) = line.map_err(|_| dot_env_fault("a line that is not NAME=value"))?;
+                    given.insert(name, value);
+                }
+            }
+            Err(error) if error.not_found() => {}
+            Err(_) => return Err(dot_env_fault("the file is there but cannot be read")),
+        }
+        #[expect(clippy::disallowed_methods, reason = "this is the door")]
+        given.extend(std::env::vars());
+        Ok(Self(given))
+    }
+
+    /// Settings from pairs, for tests and embedders.
+    pub fn from_pairs<N: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+
+    /// The value of `name`, if it is set and not empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+fn dot_env_fault(expected: &str) -> Faults {
+    Faults(vec![Fault { name: ".env".into(), expected: expected.into() }])
+}
+
+impl Config {
+    /// Reads and checks every setting.
+    ///
+    /// # Errors
+    /// Every fault at once: bad values, unknown `LATCHKEY_` names, combinations that make no sense.
+    pub fn from_given(given: &Given) -> Result<Self, Faults> {
+        let mut reader = parse::Reader::new(given);
+        reader.refuse_unknown_names();
+
+        let public_url = reader.required("LATCHKEY_PUBLIC_URL", PublicUrl::parse);
+        let audience = reader.list("LATCHKEY_AUDIENCE", |text| Some(text.to_owned()));
+        let access_ttl = reader.lifetime("LATCHKEY_ACCESS_TTL");
+        let idle = reader.lifetime("LATCHKEY_REFRESH_IDLE_TTL");
+        let absolute = reader.lifetime("LATCHKEY_REFRESH_ABSOLUTE_TTL");
+        let grace = reader.required("LATCHKEY_REFRESH_GRACE", parse::duration);
+        let max_sessions = reader.within("LATCHKEY_MAX_SESSIONS", 1, 1000);
+        let registration = reader.required("LATCHKEY_REGISTRATION", parse::open_or_closed);
+        let domains = reader.list("LATCHKEY_REGISTRATION_DOMAINS", parse::domain);
+        let min_length = reader.within("LATCHKEY_PASSWORD_MIN_LENGTH", 8, 64);
+        let memory = reader.within("LATCHKEY_ARGON2_MEMORY_KIB", 7 * 1024, 256 * 1024);
+        let iterations = reader.within("LATCHKEY_ARGON2_ITERATIONS", 1, 10);
+        let parallelism = reader.within("LATCHKEY_ARGON2_PARALLELISM", 1, 8);
+        let peppers = reader.secret_list("LATCHKEY_PEPPER", parse::pepper);
+        let secrets = reader.secret_list("LATCHKEY_SECRET", parse::server_secret);
+        let threads = reader.hash_threads();
+        let queue = reader.optional("LATCHKEY_HASH_QUEUE", parse::count);
+        let listen = reader.required("LATCHKEY_LISTEN", parse::address);
+        let internal = reader.required("LATCHKEY_INTERNAL_LISTEN", parse::address_or_off);
+        let data_dir = reader.required("LATCHKEY_DATA_DIR", parse::path);
+        let jwt_dir = reader.required("LATCHKEY_JWT_DIR", parse::path);
+        let database_url = reader.secret("DATABASE_URL", parse::database_url);
+        let redis_url = reader.secret("REDIS_URL", parse::redis_url);
+        let smtp_url = reader.secret("SMTP_URL", parse::smtp_url);
+        let redis_prefix = reader.required("LATCHKEY_REDIS_PREFIX", parse::redis_prefix);
+        let db_pool = reader.within("LATCHKEY_DB_POOL", 1, 1000);
+        let product_name = reader.required("LATCHKEY_PRODUCT_NAME", parse::product_name);
+        let event_retention = reader.lifetime("LATCHKEY_EVENT_RETENTION");
+        let log = reader.required("LATCHKEY_LOG", parse::log_format);
+
+        if let (Some(public_url), Some(None)) = (&public_url, &smtp_url)
+            && public_url.is_https()
+        {
+            reader.fault("SMTP_URL", "required with an https public URL: mail to files is for development only");
+        }
+        reader.finish()?;
+
+        // Every `?` below is for a value whose absence was a fault above.
+        let threads = threads.unwrap_or(NonZeroUsize::MIN);
+        (|| {
+            let public_url = public_url?;
+            let audience = audience.filter(|list| !list.is_empty());
+            Some(Self {
+                tokens: TokenSettings {
+                    audience: audience.unwrap_or_else(|| vec![public_url.as_str().to_owned()]),
+                    access_ttl: access_ttl?,
+                    refresh_idle_ttl: idle?,
+                    refresh_absolute_ttl: absolute?,
+                    refresh_grace: grace?,
+                    max_sessions: usize::try_from(max_sessions?).ok()?,
+                },
+                registration: Registration { open: registration?, domains: domains? },
+                passwords: PasswordSettings {
+                    min_length: usize::try_from(min_length?).ok()?,
+                    memory_kib: memory?,
+                    iterations: iterations?,
+                    parallelism: parallelism?,
+                    peppers: peppers?,
+                    hash_threads: threads,
+                    hash_queue: queue?.unwrap_or(64 * threads.get()),
+                },
+                public_url,
+                listen: listen?,
+                internal_listen: internal?,
+                data_dir: data_dir?,
+                jwt_dir: jwt_dir?,
+                database_url: database_url?,
+                redis_url: redis_url?,
+                smtp_url: smtp_url?,
+                redis_prefix: redis_prefix?,
+                db_pool: db_pool?,
+                secrets: secrets.filter(|list| !list.is_empty()),
+                product_name: product_name?,
+                event_retention: event_retention?,
+                log: log?,
+            })
+        })()
+        .ok_or_else(|| Faults(vec![Fault { name: "(settings)".into(), expected: "a value for each".into() }]))
+    }
+
+    /// Things that work and that an operator should know about.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        let passwords = &self.passwords;
+        // OWASP Password Storage Cheat Sheet: these pairs are of equal strength, and the floor.
+        const FLOOR: [(u32, u32); 5] = [(47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5)];
+        if !FLOOR.iter().any(|&(m, t)| passwords.memory_kib >= m && passwords.iterations >= t) {
+            warnings.push(
+                "the LATCHKEY_ARGON2_ settings are below the OWASP floor (19456 KiB with 2 iterations, or an equal)",
+            );
+        }
+        if !self.public_url.is_https() && !self.public_url.is_loopback() {
+            warnings.push(
+                "LATCHKEY_PUBLIC_URL is plain http on a name that is not this machine: passwords travel in the clear",
+            );
+        }
+        if !self.tokens.audience.iter().any(|audience| audience == self.public_url.as_str()) {
+            warnings.push("LATCHKEY_AUDIENCE does not hold the public URL: access tokens will not work at /me");
+        }
+        warnings
+    }
+}
+
+/// Every setting with what is in effect, secrets redacted: the text of `latchkey config check`.
+#[must_use]
+pub fn effective(given: &Given) -> Vec<(&'static str, String)> {
+    SETTINGS
+        .iter()
+        .map(|setting| {
+            let file = format!("{}_FILE", setting.name);
+            let value = match (given.get(setting.name), given.get(&file)) {
+                (Some(_), _) if setting.secret => "[set]".to_owned(),
+                (None, Some(_)) if setting.secret => "[set, from a file]".to_owned(),
+                (Some(value), _) => value.to_owned(),
+                (None, _) if setting.default.is_empty() => setting.unset.to_owned(),
+                (None, _) => setting.default.to_owned(),
+            };
+            (setting.name, value)
+        })
+        .collect()
+}
+
+/// The text of `.env.example`: every setting, its default, one line on it.
+#[must_use]
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Every setting of Latchkey with its default. Copy to `.env` (read from the working directory only) and uncomment.\n\
+         # Each secret can also be given as NAME_FILE, a path to a file that holds it.\n",
+    );
+    for setting in SETTINGS {
+        let _ = fmt::Write::write_fmt(
+            &mut text,
+            format_args!("\n# {}\n#{}={}\n", setting.help, setting.name, setting.default),
+        );
+    }
+    text
+}

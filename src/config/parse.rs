@@ -1,0 +1,320 @@
+//! How each kind of setting is understood. A parser answers `None` for text it does not take; what was expected stands
+//! in one place beside the name, so that no value (it may be a secret) ever gets into a message.
+
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use axum::http::Uri;
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::{Fault, Faults, Given, LogFormat, Pepper, SETTINGS};
+use crate::secret::{SecretBytes, SecretText};
+
+/// Collects values and faults; nothing stops at the first.
+pub(super) struct Reader<'a> {
+    given: &'a Given,
+    faults: Vec<Fault>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(given: &'a Given) -> Self {
+        Self { given, faults: Vec::new() }
+    }
+
+    pub(super) fn fault(&mut self, name: &str, expected: impl Into<String>) {
+        self.faults.push(Fault { name: name.to_owned(), expected: expected.into() });
+    }
+
+    pub(super) fn finish(self) -> Result<(), Faults> {
+        if self.faults.is_empty() { Ok(()) } else { Err(Faults(self.faults)) }
+    }
+
+    /// Only names with our prefix: the rest of the environment is not ours to judge.
+    pub(super) fn refuse_unknown_names(&mut self) {
+        let unknown: Vec<String> = self
+            .given
+            .names()
+            .filter(|name| name.starts_with("LATCHKEY_"))
+            .filter(|name| {
+                !SETTINGS.iter().any(|setting| {
+                    setting.name == *name || (setting.secret && name.strip_suffix("_FILE") == Some(setting.name))
+                })
+            })
+            .map(str::to_owned)
+            .collect();
+        for name in unknown {
+            self.fault(&name, "there is no such setting; check the spelling against `.env.example`");
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        let default = || SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.default);
+        self.given.get(name).or_else(default).filter(|text| !text.is_empty())
+    }
+
+    /// A setting that has a default.
+    pub(super) fn required<T>(&mut self, name: &str, parse: fn(&str) -> Option<T>) -> Option<T> {
+        let value = self.text(name).and_then(parse);
+        if value.is_none() {
+            self.fault(name, expectation(name));
+        }
+        value
+    }
+
+    /// A setting that may be missing: the outer `None` is a fault, the inner one "not set".
+    #[expect(clippy::option_option, reason = "a fault and an absence are two things")]
+    pub(super) fn optional<T>(&mut self, name: &str, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
+        match self.text(name) {
+            None => Some(None),
+            Some(_) => self.required(name, parse).map(Some),
+        }
+    }
+
+    pub(super) fn within(&mut self, name: &str, least: u32, most: u32) -> Option<u32> {
+        let value = self.text(name).and_then(|text| text.parse().ok());
+        let value = value.filter(|value| (least..=most).contains(value));
+        if value.is_none() {
+            self.fault(name, format!("a whole number from {least} to {most}"));
+        }
+        value
+    }
+
+    /// A duration of one second or more.
+    pub(super) fn lifetime(&mut self, name: &str) -> Option<Duration> {
+        let value = self.text(name).and_then(duration).filter(|value| !value.is_zero());
+        if value.is_none() {
+            self.fault(name, "a duration of 1s or more, as 90s, 5m, 12h or 7d");
+        }
+        value
+    }
+
+    pub(super) fn list<T>(&mut self, name: &str, parse: fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        let Some(text) = self.text(name) else { return Some(Vec::new()) };
+        let list: Option<Vec<T>> = text.split(',').map(str::trim).map(parse).collect();
+        if list.is_none() {
+            self.fault(name, expectation(name));
+        }
+        list
+    }
+
+    pub(super) fn hash_threads(&mut self) -> Option<NonZeroUsize> {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.optional("LATCHKEY_HASH_THREADS", |text| text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= 1024))
+            .map(|given| given.unwrap_or(cores))
+    }
+
+    /// A secret from `name` or from the file that `<name>_FILE` names.
+    fn secret_text(&mut self, name: &str) -> Option<Option<SecretText>> {
+        let file_name = format!("{name}_FILE");
+        match (self.given.get(name), self.given.get(&file_name)) {
+            (None, None) => Some(None),
+            (Some(text), None) => Some(Some(SecretText::new(text))),
+            (None, Some(path)) => {
+                let Ok(text) = std::fs::read_to_string(path) else {
+                    self.fault(&file_name, "the path of a file that can be read");
+                    return None;
+                };
+                Some(Some(SecretText::new(text.trim_end())))
+            }
+            (Some(_), Some(_)) => {
+                self.fault(name, format!("either {name} or {file_name}, not both"));
+                None
+            }
+        }
+    }
+
+    #[expect(clippy::option_option, reason = "a fault and an absence are two things")]
+    pub(super) fn secret<T>(&mut self, name: &str, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
+        let Some(text) = self.secret_text(name)? else { return Some(None) };
+        let value = parse(text.expose());
+        if value.is_none() {
+            self.fault(name, expectation(name));
+        }
+        value.map(Some)
+    }
+
+    pub(super) fn secret_list<T>(&mut self, name: &str, parse: fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        let Some(text) = self.secret_text(name)? else { return Some(Vec::new()) };
+        let list: Option<Vec<T>> = text.expose().split(',').map(str::trim).map(parse).collect();
+        if list.is_none() {
+            self.fault(name, expectation(name));
+        }
+        list
+    }
+}
+
+fn expectation(name: &str) -> &'static str {
+    match name {
+        "LATCHKEY_PUBLIC_URL" => {
+            "http:// or https:// with a host and perhaps a port, and nothing behind it, not even a slash"
+        }
+        "LATCHKEY_LISTEN" => "an IP address and a port, as 127.0.0.1:3000 or [::1]:3000",
+        "LATCHKEY_INTERNAL_LISTEN" => "an IP address and a port, as 127.0.0.1:3001, or off",
+        "LATCHKEY_DATA_DIR" | "LATCHKEY_JWT_DIR" => "the path of a folder",
+        "DATABASE_URL" => "postgres://user:password@host/database",
+        "REDIS_URL" => "redis://host or rediss://host, perhaps with user, password, port and database number",
+        "SMTP_URL" => "smtp://[user:password@]host[:port][?tls=none] or smtps://…",
+        "LATCHKEY_REDIS_PREFIX" => "1 to 32 letters, digits, `-`, `_` or `:`",
+        "LATCHKEY_SECRET" => {
+            "base64 of 32 random bytes or more, perhaps a comma list; `openssl rand -base64 32` makes one"
+        }
+        "LATCHKEY_PEPPER" => {
+            "id:base64 with an id of 1 to 8 letters or digits and 16 bytes or more, perhaps a comma list"
+        }
+        "LATCHKEY_REFRESH_GRACE" => "a duration, as 30s, or 0s for none",
+        "LATCHKEY_REGISTRATION" => "open or closed",
+        "LATCHKEY_REGISTRATION_DOMAINS" => "a comma list of domain names",
+        "LATCHKEY_HASH_THREADS" => "a whole number from 1 to 1024",
+        "LATCHKEY_HASH_QUEUE" => "a whole number from 1 to 1000000",
+        "LATCHKEY_PRODUCT_NAME" => "1 to 64 characters without line breaks",
+        "LATCHKEY_LOG" => "auto, pretty or json",
+        _ => "a value as in `.env.example`",
+    }
+}
+
+/// The public URL: scheme, host and perhaps port, in canonical form and without a trailing slash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicUrl {
+    text: String,
+    https: bool,
+    loopback: bool,
+}
+
+impl PublicUrl {
+    /// Takes `http(s)://host[:port]` and nothing behind it; the host is lower-cased.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let uri: Uri = text.parse().ok()?;
+        let https = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?.as_str();
+        let bare = format!("{}://{authority}", uri.scheme_str()?);
+        if !bare.eq_ignore_ascii_case(text) || authority.contains('@') || uri.host()?.is_empty() {
+            return None;
+        }
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let loopback = host == "localhost"
+            || host.ends_with(".localhost")
+            || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        Some(Self { text: bare.to_ascii_lowercase(), https, loopback })
+    }
+
+    /// The URL as it stands in `iss` and before every path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether people reach it over TLS, which is when production rules begin.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Whether it can only be reached on this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+}
+
+impl fmt::Debug for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let unit = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return None,
+    };
+    let number = &text[..text.len() - 1];
+    let number: u64 = number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())??;
+    // Ten years: a bound that keeps every later sum of milliseconds far from overflow.
+    number.checked_mul(unit).filter(|&seconds| seconds <= 3650 * 24 * 60 * 60).map(Duration::from_secs)
+}
+
+pub(super) fn open_or_closed(text: &str) -> Option<bool> {
+    match text {
+        "open" => Some(true),
+        "closed" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn domain(text: &str) -> Option<String> {
+    crate::names::canonical_domain(text)
+}
+
+pub(super) fn count(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|count| (1..=1_000_000).contains(count))
+}
+
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok()
+}
+
+#[expect(clippy::option_option, reason = "a fault and `off` are two things")]
+pub(super) fn address_or_off(text: &str) -> Option<Option<SocketAddr>> {
+    if text == "off" { Some(None) } else { address(text).map(Some) }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "every parser has this shape")]
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text))
+}
+
+pub(super) fn database_url(text: &str) -> Option<SecretText> {
+    let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))?;
+    (!rest.is_empty() && text.parse::<sqlx::postgres::PgConnectOptions>().is_ok()).then(|| SecretText::new(text))
+}
+
+pub(super) fn redis_url(text: &str) -> Option<SecretText> {
+    let ours = text.starts_with("redis://") || text.starts_with("rediss://");
+    (ours && redis::Client::open(text).is_ok()).then(|| SecretText::new(text))
+}
+
+pub(super) fn smtp_url(text: &str) -> Option<SecretText> {
+    let uri: Uri = text.parse().ok()?;
+    let scheme = matches!(uri.scheme_str(), Some("smtp" | "smtps"));
+    let query = uri.query().is_none_or(|query| query == "tls=none" && uri.scheme_str() == Some("smtp"));
+    (scheme && query && uri.host().is_some_and(|host| !host.is_empty()) && matches!(uri.path(), "" | "/"))
+        .then(|| SecretText::new(text))
+}
+
+pub(super) fn redis_prefix(text: &str) -> Option<String> {
+    let fits = (1..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b':'));
+    fits.then(|| text.to_owned())
+}
+
+pub(super) fn server_secret(text: &str) -> Option<SecretBytes> {
+    STANDARD.decode(text).ok().filter(|bytes| bytes.len() >= 32).map(SecretBytes::new)
+}
+
+pub(super) fn pepper(text: &str) -> Option<Pepper> {
+    let (id, key) = text.split_once(':')?;
+    let fits = (1..=8).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric());
+    let key = STANDARD.decode(key).ok().filter(|bytes| bytes.len() >= 16)?;
+    fits.then(|| Pepper { id: id.to_owned(), key: SecretBytes::new(key) })
+}
+
+pub(super) fn product_name(text: &str) -> Option<String> {
+    let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    fits.then(|| text.to_owned())
+}
+
+pub(super) fn log_format(text: &str) -> Option<LogFormat> {
+    match text {
+        "auto" => Some(LogFormat::Auto),
+        "pretty" => Some(LogFormat::Pretty),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    }
+}

@@ -1,0 +1,90 @@
+//! The one list of settings.
+
+/// One setting: its name, its default as it would be written, and what it does.
+#[derive(Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    /// What is in effect when it is not set; empty when that is not one value.
+    pub default: &'static str,
+    /// What an empty default means, in words.
+    pub unset: &'static str,
+    /// One line for `.env.example`.
+    pub help: &'static str,
+    /// Never printed, and also taken as `<name>_FILE`.
+    pub secret: bool,
+}
+
+const fn plain(name: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, default, unset: "", help, secret: false }
+}
+
+const fn open(name: &'static str, unset: &'static str, help: &'static str) -> Setting {
+    Setting { name, default: "", unset, help, secret: false }
+}
+
+const fn secret(name: &'static str, unset: &'static str, help: &'static str) -> Setting {
+    Setting { name, default: "", unset, help, secret: true }
+}
+
+/// Every setting, in the order of `.env.example`.
+pub const SETTINGS: &[Setting] = &[
+    plain("LATCHKEY_PUBLIC_URL", "http://localhost:3000", "Issuer and base of every link: scheme, host, port, no path"),
+    plain("LATCHKEY_LISTEN", "127.0.0.1:3000", "Public listener; port 0 takes any free one"),
+    plain("LATCHKEY_INTERNAL_LISTEN", "127.0.0.1:3001", "Listener for probes and operators; `off` for none"),
+    plain("LATCHKEY_DATA_DIR", "./data", "Home of the SQLite file and of mail that goes to files"),
+    plain("LATCHKEY_JWT_DIR", "./jwt", "Home of private keys and the server secret"),
+    secret(
+        "DATABASE_URL",
+        "(SQLite in LATCHKEY_DATA_DIR)",
+        "postgres://user:password@host/database; without it SQLite in LATCHKEY_DATA_DIR",
+    ),
+    plain("LATCHKEY_DB_POOL", "10", "Connections to PostgreSQL"),
+    secret(
+        "REDIS_URL",
+        "(sessions in the database)",
+        "redis:// or rediss://; without it sessions live in the database",
+    ),
+    plain("LATCHKEY_REDIS_PREFIX", "lk", "Every Redis key starts with it"),
+    secret(
+        "SMTP_URL",
+        "(mail goes to files in LATCHKEY_DATA_DIR)",
+        "smtp://[user:password@]host[:port][?tls=none] or smtps://; without it mail goes to files",
+    ),
+    secret(
+        "LATCHKEY_SECRET",
+        "(the file `secret` in LATCHKEY_JWT_DIR)",
+        "base64 of 32 bytes or more; comma list: the first signs, all verify; without it the file `secret` in LATCHKEY_JWT_DIR",
+    ),
+    secret("LATCHKEY_PEPPER", "(none)", "Argon2 secret as id:base64; comma list: the first is used, all verify"),
+    open("LATCHKEY_AUDIENCE", "(the public URL)", "`aud` of access tokens, comma list; without it the public URL"),
+    plain("LATCHKEY_ACCESS_TTL", "5m", "Lifetime of an access token: 90s, 5m, 12h, 7d"),
+    plain("LATCHKEY_REFRESH_IDLE_TTL", "7d", "A session that is not refreshed for so long is dead"),
+    plain("LATCHKEY_REFRESH_ABSOLUTE_TTL", "30d", "A session is dead so long after its login, whatever happens"),
+    plain(
+        "LATCHKEY_REFRESH_GRACE",
+        "30s",
+        "How long the refresh token before the current one is still answered; 0s is strict",
+    ),
+    plain("LATCHKEY_MAX_SESSIONS", "50", "Sessions a person may have; the least recently used goes"),
+    plain("LATCHKEY_REGISTRATION", "open", "open or closed"),
+    open(
+        "LATCHKEY_REGISTRATION_DOMAINS",
+        "(every domain)",
+        "Comma list of domains whose addresses may register; empty is all",
+    ),
+    plain(
+        "LATCHKEY_PASSWORD_MIN_LENGTH",
+        "8",
+        "Least number of characters; NIST SP 800-63B-4 asks for 15 where the password is the only factor",
+    ),
+    plain("LATCHKEY_ARGON2_MEMORY_KIB", "19456", "Argon2id memory, 7168 to 262144 KiB"),
+    plain("LATCHKEY_ARGON2_ITERATIONS", "2", "Argon2id passes, 1 to 10"),
+    plain("LATCHKEY_ARGON2_PARALLELISM", "1", "Argon2id lanes, 1 to 8"),
+    open("LATCHKEY_HASH_THREADS", "(the cores of the cgroup)", "Threads that hash; without it the cores of the cgroup"),
+    open("LATCHKEY_HASH_QUEUE", "(64 for each thread)", "Hashes that may wait; without it 64 for each thread"),
+    plain("LATCHKEY_PRODUCT_NAME", "Latchkey", "Shown to people, and refused inside passwords"),
+    plain("LATCHKEY_EVENT_RETENTION", "90d", "How long events are kept"),
+    plain("LATCHKEY_LOG", "auto", "auto (pretty on a terminal, JSON in a pipe), pretty or json"),
+    plain("RUST_LOG", "info", "Which log lines are written, as tracing-subscriber's EnvFilter takes it"),
+];

@@ -1,0 +1,29 @@
+//! Where a request comes from.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+
+use crate::{error::ApiError, events::Origin};
+
+/// The other end of the socket, put into each request by the accept loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// The id of a request, put there by the envelope.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(pub String);
+
+/// The client's address: the socket's peer, v4-mapped addresses folded.
+pub(super) fn client_address(parts: &axum::http::Extensions) -> IpAddr {
+    parts.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical())
+}
+
+impl<S: Sync> FromRequestParts<S> for Origin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
+        Ok(Self { address: client_address(&parts.extensions), request_id })
+    }
+}

@@ -1,0 +1,178 @@
+//! What every response has, and the one place where problems are rendered and requests are logged.
+//!
+//! 1. The request gets an id: its own `X-Request-Id` if that is harmless, else a new one.
+//! 2. Header lines over 8 KiB (431) and a declared body over 16 KiB (413) go no further.
+//! 3. The route runs in a span that carries id and client address; a handler adds person and session.
+//! 4. An [`ApiError`] in the response's extensions becomes its RFC 9457 body.
+//! 5. Headers of the contract are added, and the request ends in one line at `info` (a 5xx also in one at `error`).
+
+use std::any::Any;
+
+use axum::{
+    Json as JsonBody,
+    extract::{MatchedPath, Request, State},
+    http::{
+        HeaderMap, HeaderName, HeaderValue,
+        header::{
+            CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+            STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use tracing::{Instrument, field};
+
+use super::context::{RequestId, client_address};
+use crate::{
+    ambient::Ambient,
+    error::{ApiError, Code},
+};
+
+/// The most a request body may have.
+pub const MOST_BODY_BYTES: usize = 16 * 1024;
+const MOST_HEADER_LINE_BYTES: usize = 8 * 1024;
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the envelope needs to know.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Where request ids come from.
+    pub ambient: Ambient,
+    /// The base of `type` URIs.
+    pub public_url: String,
+    /// Whether people come over TLS.
+    pub https: bool,
+}
+
+/// The middleware.
+pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, next: Next) -> Response {
+    let started = std::time::Instant::now();
+    let id = request_id(request.headers(), &envelope.ambient);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let address = client_address(request.extensions());
+    let span = tracing::info_span!("request", request_id = id, %address, person = field::Empty, session = field::Empty);
+    request.extensions_mut().insert(RequestId(id.clone()));
+
+    let refused = oversized(request.headers());
+    let mut response = match refused {
+        Some(code) => ApiError::new(code).into_response(),
+        None => next.run(request).instrument(span.clone()).await,
+    };
+    let problem = response.extensions_mut().remove::<ApiError>();
+    if let Some(error) = &problem {
+        response = render(error, response, &id, &envelope);
+    }
+    headers(response.headers_mut(), &id, envelope.https);
+
+    let status = response.status().as_u16();
+    let code = problem.as_ref().map(|error| error.code.as_str());
+    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    span.in_scope(|| {
+        if let Some(cause) = problem.as_ref().filter(|error| error.code.status() >= 500).and_then(ApiError::cause) {
+            tracing::error!(code, cause, "request failed");
+        }
+        tracing::info!(%method, route, status, code, took_ms, "request");
+    });
+    response
+}
+
+fn request_id(headers: &HeaderMap, ambient: &Ambient) -> String {
+    let harmless = |text: &&str| {
+        (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(harmless);
+    given.map_or_else(|| ambient.uuid().to_string(), str::to_owned)
+}
+
+fn oversized(headers: &HeaderMap) -> Option<Code> {
+    if headers.iter().any(|(name, value)| name.as_str().len() + value.len() > MOST_HEADER_LINE_BYTES) {
+        return Some(Code::HeaderTooLarge);
+    }
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    length.is_some_and(|length: u64| length > MOST_BODY_BYTES as u64).then_some(Code::BodyTooLarge)
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    detail: &'static str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Reason<'a>>,
+}
+
+#[derive(Serialize)]
+struct Reason<'a> {
+    field: &'a str,
+    code: &'static str,
+    detail: &'static str,
+}
+
+fn render(error: &ApiError, bare: Response, id: &str, envelope: &Envelope) -> Response {
+    let code = error.code;
+    let mut response = JsonBody(Problem {
+        r#type: format!("{}/docs/errors#{code}", envelope.public_url),
+        title: code.title(),
+        status: code.status(),
+        code: code.as_str(),
+        detail: code.detail(),
+        request_id: id,
+        errors: error
+            .fields
+            .iter()
+            .map(|fault| Reason { field: fault.field, code: fault.code, detail: fault.detail })
+            .collect(),
+    })
+    .into_response();
+    *response.status_mut() = bare.status();
+    let (bare, _) = bare.into_parts();
+    let headers = response.headers_mut();
+    // What the route had to say beside the problem: `Allow` on a 405.
+    headers
+        .extend(bare.headers.into_iter().filter(|(name, _)| name.as_ref().is_some_and(|name| name != CONTENT_LENGTH)));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(challenge) = error.challenge() {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    if let Some(seconds) = error.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    response
+}
+
+fn headers(headers: &mut HeaderMap, id: &str, https: bool) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+    if https {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000"));
+    }
+}
+
+/// The answer for a path that is none.
+pub async fn not_found() -> ApiError {
+    Code::NotFound.into()
+}
+
+/// The answer for a method that the path does not have; axum adds `Allow`.
+pub async fn method_not_allowed() -> ApiError {
+    Code::MethodNotAllowed.into()
+}
+
+/// The answer when a handler panicked. What it panicked with may quote anything, so only its place is logged, by the hook.
+#[must_use]
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    ApiError::new(Code::Internal).into_response()
+}

@@ -1,0 +1,88 @@
+//! Signs of life. `/health` is public and touches nothing; the internal ones say more.
+//!
+//! `/health/live` is for probes: an orchestrator that probed the database would take every node out at once when the
+//! database stumbles. `/health/ready` is for people and alerts.
+
+use std::time::Instant;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::app::App;
+
+/// The public route.
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(health))
+}
+
+/// The routes of the internal listener.
+pub fn internal_routes() -> Router<App> {
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready))
+}
+
+#[derive(Serialize, ToSchema)]
+struct Health {
+    status: &'static str,
+    version: &'static str,
+}
+
+/// Whether the process serves. It touches nothing else.
+#[utoipa::path(get, path = "/health", responses((status = 200, body = Health)))]
+async fn health() -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+#[derive(Serialize)]
+struct Live {
+    status: &'static str,
+}
+
+async fn live(State(app): State<App>) -> Response {
+    if app.is_stopping() {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(Live { status: "stopping" })).into_response()
+    } else {
+        Json(Live { status: "ok" }).into_response()
+    }
+}
+
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    checks: Checks,
+}
+
+#[derive(Serialize)]
+struct Checks {
+    database: Check,
+    sessions: Check,
+}
+
+#[derive(Serialize)]
+struct Check {
+    status: &'static str,
+    latency_ms: f64,
+}
+
+impl Check {
+    async fn of<T, E>(probe: impl Future<Output = Result<T, E>>) -> Self {
+        let started = Instant::now();
+        let status = if probe.await.is_ok() { "ok" } else { "down" };
+        let latency_ms = (started.elapsed().as_secs_f64() * 10_000.0).round() / 10.0;
+        Self { status, latency_ms }
+    }
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    let (database, sessions) = tokio::join!(Check::of(app.db.ping()), Check::of(app.ephemeral.ping()));
+    let ok = database.status == "ok" && sessions.status == "ok" && !app.is_stopping();
+    let (status, word) = if ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "down") };
+    (status, Json(Ready { status: word, checks: Checks { database, sessions } })).into_response()
+}

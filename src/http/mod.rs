@@ -1,0 +1,38 @@
+//! HTTP as Latchkey speaks it: bodies in, problems out, headers, and the sockets below.
+//!
+//! A request passes `envelope` (request id, size of headers and body, the log line, response headers, problems) and
+//! then its route. The refusals of the contract come in this order because the pieces stand in this order: 431 and 413
+//! in the envelope, later 429, then 415, 400 and 422 in [`Json`], then what the handler says.
+
+mod bearer;
+mod context;
+mod envelope;
+mod fields;
+mod health;
+mod json;
+mod serve;
+mod well_known;
+
+pub use bearer::Bearer;
+pub use context::Peer;
+pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found, panicked};
+pub use fields::{Fields, FromFields};
+pub use health::{internal_routes, routes as health_routes};
+pub use json::Json;
+pub use serve::{Serving, serve};
+pub use well_known::routes as well_known_routes;
+
+use crate::error::{ApiError, Code};
+
+/// Runs work that must finish even when the client hangs up: the server drops a handler then, but not this task.
+///
+/// # Errors
+/// What the work answers; `internal_error` if it panicked.
+pub async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    use tracing::Instrument;
+    tokio::spawn(work.in_current_span())
+        .await
+        .unwrap_or_else(|error| Err(ApiError::new(Code::Internal).caused_by(error)))
+}

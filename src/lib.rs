@@ -1,0 +1,44 @@
+//! Latchkey: a self-contained auth server.
+//!
+//! # A tour
+//!
+//! A request comes in through [`http`]: the accept loop (`http/serve.rs`), then the envelope (`http/envelope.rs`), which
+//! gives it an id, a log line and, if something goes wrong, an RFC 9457 body out of the one table in [`error`].
+//! Its route belongs to a **slice**: [`accounts`] (people), [`sessions`] (login, refresh, logout), [`passwords`]
+//! (which ones are taken). A slice goes from handler to domain function to store, in one folder.
+//!
+//! Slices stand on a flat **kernel** that knows none of them:
+//!
+//! - [`db`]: SQLite or PostgreSQL from one SQL text; [`events`] and [`mail`] are tables that acts write to.
+//! - [`ephemeral`]: sessions, in Redis or in the database, and the rule of refresh.
+//! - [`hashing`]: Argon2id on threads of its own.
+//! - [`keys`]: the ring of ES256 keys; signing and verifying access tokens.
+//! - [`names`]: canonical addresses and usernames.
+//! - [`ambient`]: the only doors to time and randomness; [`secret`]: things that must not be printed.
+//! - [`config`]: every setting; [`app`]: how it is all put together; [`cli`]: the commands.
+
+#![deny(missing_docs)]
+
+pub mod accounts;
+pub mod ambient;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod db;
+pub mod ephemeral;
+pub mod error;
+pub mod events;
+pub mod hashing;
+pub mod http;
+pub mod keys;
+pub mod mail;
+pub mod names;
+pub mod passwords;
+pub mod secret;
+pub mod sessions;
+mod telemetry;
+
+/// The client that every session belongs to until clients of their own come.
+pub const BUILT_IN_CLIENT: &str = "latchkey";
+/// What its access tokens are for: Latchkey's own endpoints.
+pub const BUILT_IN_SCOPE: &str = "account";

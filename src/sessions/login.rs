@@ -1,0 +1,163 @@
+//! `POST /login`.
+
+use axum::{
+    Json as JsonBody,
+    extract::State,
+    http::{HeaderMap, header::USER_AGENT},
+};
+use utoipa::ToSchema;
+
+use super::{RefreshToken, device, tokens};
+use crate::{
+    accounts::{self, Login, Status},
+    app::App,
+    db::StoreError,
+    ephemeral::{Device, EphemeralError, SessionRecord},
+    error::{ApiError, Code, FieldFault},
+    events::{Event, Kind, Origin},
+    hashing::{Busy, Verdict},
+    http::{Fields, FromFields, Json, finish},
+    passwords::policy,
+    secret::SecretText,
+};
+
+/// Who signs in: exactly one of `email` and `username`.
+#[derive(Debug, ToSchema)]
+pub(super) struct LoginRequest {
+    #[schema(value_type = Object, example = json!({"email": "alice@example.com"}))]
+    login: Login,
+    #[schema(value_type = String)]
+    password: SecretText,
+}
+
+impl FromFields for LoginRequest {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        let (email, username) = (fields.optional("email"), fields.optional("username"));
+        let password = fields.secret("password");
+        let transport = fields.optional("refresh_transport");
+        if transport.is_some_and(|transport| transport != "body") {
+            fields.fault::<()>("refresh_transport", "unsupported", "This must be \"body\".");
+        }
+        let login = match (email, username) {
+            (Some(email), None) => Some(Login::Email(email)),
+            (None, Some(username)) => Some(Login::Username(username)),
+            _ => fields.fault("email", "exactly_one", "Give exactly one of email and username."),
+        };
+        Some(Self { login: login?, password: password? })
+    }
+}
+
+/// Signs a person in.
+#[utoipa::path(post, path = "/login", request_body = LoginRequest, responses((status = 200, body = tokens::Tokens)))]
+pub(super) async fn login(
+    State(app): State<App>,
+    origin: Origin,
+    headers: HeaderMap,
+    Json(request): Json<LoginRequest>,
+) -> Result<JsonBody<tokens::Tokens>, ApiError> {
+    let password = policy::presented(&request.password).ok_or_else(|| {
+        let fault =
+            FieldFault::new("password", "malformed", "No password is longer than 512 bytes or has control characters.");
+        ApiError::fields(Code::InvalidBody, vec![fault])
+    })?;
+    let device = device::of(headers.get(USER_AGENT).map(axum::http::HeaderValue::as_bytes).unwrap_or_default());
+    finish(async move {
+        let signed_in = sign_in(&app, &origin, &request.login, password, device).await?;
+        tokens::issue(&app, signed_in.record.created_at, &signed_in.token, &signed_in.record, signed_in.roles)
+    })
+    .await
+}
+
+/// A session that was just opened.
+struct SignedIn {
+    token: RefreshToken,
+    record: SessionRecord,
+    roles: Vec<String>,
+}
+
+/// Why nobody was signed in.
+#[derive(Debug)]
+enum Refused {
+    /// Unknown, wrong, disabled or password-less: nobody is told which.
+    Credentials,
+    Busy(Busy),
+    Store(StoreError),
+    Sessions(EphemeralError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Credentials => Code::InvalidCredentials.into(),
+            Refused::Busy(busy) => busy.into(),
+            Refused::Store(error) => error.into(),
+            Refused::Sessions(error) => error.into(),
+        }
+    }
+}
+
+async fn sign_in(
+    app: &App,
+    origin: &Origin,
+    login: &Login,
+    password: SecretText,
+    device: Device,
+) -> Result<SignedIn, Refused> {
+    let found = accounts::credentials(&app.db, login).await?;
+    let stored = found.as_ref().and_then(|credentials| credentials.password_hash.clone());
+    let verdict = app.hasher.verify(password, stored.clone()).await.map_err(Refused::Busy)?;
+
+    // Judged after the hash, which costs the same for all.
+    let (Some(found), Some(checked), Verdict::Right { rehash }) = (found, stored, verdict) else {
+        return Err(Refused::Credentials);
+    };
+    let person = found.person;
+    if person.status != Status::Active {
+        return Err(Refused::Credentials);
+    }
+
+    let now = app.ambient.now();
+    let settings = &app.config.tokens;
+    let token = RefreshToken {
+        person: person.id,
+        session: app.ambient.uuid(),
+        grant: 0,
+        generation: 0,
+        nonce: app.ambient.bytes(),
+    };
+    let record = SessionRecord {
+        epoch: person.epoch,
+        created_at: now,
+        made_at: now,
+        idle: settings.refresh_idle_ttl,
+        absolute: settings.refresh_absolute_ttl,
+        generation: 0,
+        nonce_hash: token.nonce_hash(),
+        device,
+        address: origin.address,
+    };
+    let mut tx = app.db.begin(now).await?;
+    accounts::note_sign_in(&mut tx, person.id, &checked, rehash.as_deref()).await?;
+    Event::new(Kind::SignedIn)
+        .person(person.id)
+        .session(token.session)
+        .from(origin)
+        .record(&mut tx, &app.ambient)
+        .await?;
+    tx.commit().await?;
+    app.ephemeral
+        .open(now, person.id, token.session, &record, settings.max_sessions)
+        .await
+        .map_err(Refused::Sessions)?;
+
+    let span = tracing::Span::current();
+    span.record("person", tracing::field::display(person.id));
+    span.record("session", tracing::field::display(token.session));
+    Ok(SignedIn { token, record, roles: person.roles.0 })
+}

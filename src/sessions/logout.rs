@@ -1,0 +1,128 @@
+//! `POST /logout`.
+//!
+//! The end is accepted from whoever holds a credential of the session, dead or alive (RFC 7009 §2.2 answers a token that
+//! is unknown like one that was revoked): the client wanted to be signed out, and it is. A refresh token that is none of
+//! ours names no session, so there is nothing to do and nothing to tell.
+
+use axum::{extract::State, http::StatusCode};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{RefreshToken, end_until, refresh::claim, store};
+use crate::{
+    accounts::{self, Caller, person_in_session},
+    app::App,
+    ephemeral::Decision,
+    error::{ApiError, Code},
+    events::{Event, Kind, Origin},
+    http::{Bearer, Fields, FromFields, Json, finish},
+    secret::SecretText,
+};
+
+/// A refresh token, or nothing beside an access token.
+#[derive(Debug, ToSchema)]
+pub(super) struct LogoutRequest {
+    #[schema(value_type = Option<String>, example = "lkr_…")]
+    refresh_token: Option<SecretText>,
+    /// End every session of the person.
+    all: bool,
+}
+
+impl FromFields for LogoutRequest {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        Some(Self { refresh_token: fields.optional_secret("refresh_token"), all: fields.flag("all") })
+    }
+}
+
+/// Signs a person out.
+#[utoipa::path(post, path = "/logout", request_body = LogoutRequest, responses((status = 204)))]
+pub(super) async fn logout(
+    State(app): State<App>,
+    origin: Origin,
+    bearer: Option<Bearer>,
+    Json(request): Json<LogoutRequest>,
+) -> Result<StatusCode, ApiError> {
+    let credential = match (request.refresh_token, bearer) {
+        (Some(text), _) => Credential::Refresh(RefreshToken::parse(text.expose(), &app.secrets)),
+        (None, Some(Bearer(token))) => Credential::Access(token),
+        (None, None) => return Err(Code::NoCredential.into()),
+    };
+    finish(async move {
+        if request.all {
+            let (person, _) = credential.live(&app).await?;
+            end_all(&app, &origin, person).await?;
+        } else if let Some((person, session)) = credential.named(&app)? {
+            end_one(&app, &origin, person, session).await?;
+        }
+        Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+/// What the client showed. Exactly one counts: the token in the body before the header.
+enum Credential {
+    /// `None` when it is none of ours.
+    Refresh(Option<RefreshToken>),
+    Access(SecretText),
+}
+
+impl Credential {
+    /// Person and session that it names, living or not.
+    fn named(&self, app: &App) -> Result<Option<(Uuid, Uuid)>, ApiError> {
+        match self {
+            Self::Refresh(token) => Ok(token.as_ref().map(|token| (token.person, token.session))),
+            Self::Access(token) => accounts::verify(app, token).map(|claims| Some((claims.sub, claims.sid))),
+        }
+    }
+
+    /// Person and session, if it would still be taken for what it is.
+    async fn live(&self, app: &App) -> Result<(Uuid, Uuid), ApiError> {
+        match self {
+            Self::Access(token) => {
+                let caller = Caller::authenticate(app, token).await?;
+                Ok((caller.person.id, caller.session))
+            }
+            Self::Refresh(token) => {
+                let token = token.as_ref().filter(|token| token.grant == 0).ok_or(Code::InvalidRefreshToken)?;
+                let (person, session, now) = (token.person, token.session, app.ambient.now());
+                let mut conn = app.db.read().await?;
+                let known = person_in_session(&mut conn, person, session).await?;
+                drop(conn);
+                let record = app.ephemeral.find(now, person, session).await?.ok_or(Code::InvalidRefreshToken)?;
+                match record.rotate(now, &claim(app, token, known.map(|known| known.epoch))) {
+                    Decision::Moved(_) | Decision::Repeated(_) | Decision::Healed(_) => Ok((person, session)),
+                    Decision::Unknown | Decision::Reused(_) => Err(Code::InvalidRefreshToken.into()),
+                }
+            }
+        }
+    }
+}
+
+async fn end_one(app: &App, origin: &Origin, person: Uuid, session: Uuid) -> Result<(), ApiError> {
+    let now = app.ambient.now();
+    let mut tx = app.db.begin(now).await?;
+    if store::end(&mut tx, session, person, end_until(app, now)).await? {
+        Event::new(Kind::SignedOut).person(person).session(session).from(origin).record(&mut tx, &app.ambient).await?;
+    }
+    tx.commit().await?;
+    app.ephemeral.close(person, session).await?;
+    Ok(())
+}
+
+/// The epoch ends them all, durably and wherever their records are; removing the records is tidiness, but the answer
+/// waits for it, so that a list of sessions that is asked for next shows none.
+async fn end_all(app: &App, origin: &Origin, person: Uuid) -> Result<(), ApiError> {
+    let now = app.ambient.now();
+    let mut tx = app.db.begin(now).await?;
+    if accounts::next_epoch(&mut tx, person).await?.is_some() {
+        Event::new(Kind::SignedOut)
+            .person(person)
+            .from(origin)
+            .with("all", "true")
+            .record(&mut tx, &app.ambient)
+            .await?;
+    }
+    tx.commit().await?;
+    app.ephemeral.close_others(now, person, None).await?;
+    Ok(())
+}

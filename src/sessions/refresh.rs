@@ -1,0 +1,172 @@
+//! `POST /refresh`.
+
+use axum::{Json as JsonBody, extract::State};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{RefreshToken, end_until, store, tokens};
+use crate::{
+    accounts,
+    app::App,
+    db::{StoreError, StoreResult, Timestamp},
+    ephemeral::{Decision, EphemeralError, Rotate, SessionRecord},
+    error::{ApiError, Code},
+    events::{Event, Kind, Origin},
+    http::{Fields, FromFields, Json, finish},
+    mail::{Mail, MailKind},
+    secret::SecretText,
+};
+
+/// The refresh token.
+#[derive(Debug, ToSchema)]
+pub(super) struct RefreshRequest {
+    #[schema(value_type = Option<String>, example = "lkr_…")]
+    refresh_token: Option<SecretText>,
+}
+
+impl FromFields for RefreshRequest {
+    fn from_fields(fields: &mut Fields) -> Option<Self> {
+        Some(Self { refresh_token: fields.optional_secret("refresh_token") })
+    }
+}
+
+/// Gives new tokens for a refresh token.
+#[utoipa::path(post, path = "/refresh", request_body = RefreshRequest, responses((status = 200, body = tokens::Tokens)))]
+pub(super) async fn refresh(
+    State(app): State<App>,
+    origin: Origin,
+    Json(request): Json<RefreshRequest>,
+) -> Result<JsonBody<tokens::Tokens>, ApiError> {
+    let text = request.refresh_token.ok_or(Code::MissingToken)?;
+    let token = RefreshToken::parse(text.expose(), &app.secrets).ok_or(Code::InvalidRefreshToken)?;
+    finish(async move {
+        let now = app.ambient.now();
+        let (record, roles) = rotate(&app, &origin, now, &token).await?;
+        tokens::issue(&app, now, &token, &record, roles)
+    })
+    .await
+}
+
+/// Why there are no new tokens.
+#[derive(Debug)]
+enum Refused {
+    Unknown,
+    Reused,
+    Store(StoreError),
+    Sessions(EphemeralError),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<EphemeralError> for Refused {
+    fn from(error: EphemeralError) -> Self {
+        Self::Sessions(error)
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown => Code::InvalidRefreshToken.into(),
+            Refused::Reused => Code::RefreshTokenReused.into(),
+            Refused::Store(error) => error.into(),
+            Refused::Sessions(error) => error.into(),
+        }
+    }
+}
+
+async fn rotate(
+    app: &App,
+    origin: &Origin,
+    now: Timestamp,
+    token: &RefreshToken,
+) -> Result<(SessionRecord, Vec<String>), Refused> {
+    let span = tracing::Span::current();
+    span.record("person", tracing::field::display(token.person));
+    span.record("session", tracing::field::display(token.session));
+    // Only grant 0, of the built-in client, is there yet; a token of another grant is of a later program.
+    if token.grant != 0 {
+        return Err(Refused::Unknown);
+    }
+    let mut conn = app.db.read().await?;
+    let person = accounts::person_in_session(&mut conn, token.person, token.session).await?;
+    drop(conn);
+
+    let decision = app
+        .ephemeral
+        .rotate(now, token.person, token.session, &claim(app, token, person.as_ref().map(|person| person.epoch)))
+        .await?;
+    let roles = person.map(|person| person.roles.0).unwrap_or_default();
+    match decision {
+        Decision::Moved(record) | Decision::Repeated(record) => Ok((record, roles)),
+        Decision::Healed(record) => {
+            tracing::warn!("the session store had lost writes; a session was moved on to its client's generation");
+            note_heal(app, origin, token).await?;
+            Ok((record, roles))
+        }
+        Decision::Unknown => Err(Refused::Unknown),
+        Decision::Reused(_) => {
+            end_stolen(app, origin, token).await?;
+            app.ephemeral.close(token.person, token.session).await?;
+            Err(Refused::Reused)
+        }
+    }
+}
+
+/// What `token` claims, for the rule of refresh.
+pub(super) fn claim(app: &App, token: &RefreshToken, epoch: Option<i64>) -> Rotate {
+    let settings = &app.config.tokens;
+    Rotate {
+        generation: token.generation,
+        nonce_hash: token.nonce_hash(),
+        epoch,
+        idle: settings.refresh_idle_ttl,
+        grace: settings.refresh_grace,
+    }
+}
+
+async fn note_heal(app: &App, origin: &Origin, token: &RefreshToken) -> StoreResult<()> {
+    let mut tx = app.db.begin(app.ambient.now()).await?;
+    Event::new(Kind::SessionHealed)
+        .person(token.person)
+        .session(token.session)
+        .from(origin)
+        .record(&mut tx, &app.ambient)
+        .await?;
+    tx.commit().await
+}
+
+/// The end, the event and the mail, in one transaction and once, however many use the stolen token at the same time.
+async fn end_stolen(app: &App, origin: &Origin, token: &RefreshToken) -> StoreResult<()> {
+    let now = app.ambient.now();
+    let mut tx = app.db.begin(now).await?;
+    if store::end(&mut tx, token.session, token.person, end_until(app, now)).await? {
+        tracing::warn!("a refresh token was used twice; its session is ended");
+        Event::new(Kind::SessionEnded)
+            .person(token.person)
+            .session(token.session)
+            .from(origin)
+            .with("cause", "refresh_token_reused")
+            .record(&mut tx, &app.ambient)
+            .await?;
+        if let Some((recipient, locale)) = accounts::mailbox(&mut tx, token.person).await? {
+            let mail = Mail {
+                kind: MailKind::SessionStolen,
+                person: token.person,
+                recipient: &recipient,
+                locale: locale.as_deref(),
+                data: notice(origin, token.session),
+            };
+            mail.post(&mut tx, &app.ambient).await?;
+        }
+    }
+    tx.commit().await
+}
+
+fn notice(origin: &Origin, session: Uuid) -> std::collections::BTreeMap<&'static str, String> {
+    [("address", origin.address.to_string()), ("session", session.to_string())].into()
+}

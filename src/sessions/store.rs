@@ -1,0 +1,27 @@
+//! All SQL of sessions. (The sessions themselves are ephemeral.)
+
+use futures_util::TryFutureExt;
+use uuid::Uuid;
+
+use crate::db::{StoreResult, Timestamp, Tx, on};
+
+/// Remembers that a session is over. `false` when that was remembered already.
+pub(super) async fn end(tx: &mut Tx, session: Uuid, person: Uuid, until: Timestamp) -> StoreResult<bool> {
+    on!(tx, |c| sqlx::query(
+        "INSERT INTO ended_sessions (session_id, user_id, \"until\") VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+    )
+    .bind(session)
+    .bind(person)
+    .bind(until)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Drops ends that are past their `until`.
+pub(super) async fn forget_ends(tx: &mut Tx) -> StoreResult<u64> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query("DELETE FROM ended_sessions WHERE \"until\" < $1")
+        .bind(now)
+        .execute(c)
+        .map_ok(|done| done.rows_affected()))
+}

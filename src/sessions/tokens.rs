@@ -1,0 +1,74 @@
+//! What a client gets for a sign-in or a refresh.
+
+use axum::Json as JsonBody;
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::RefreshToken;
+use crate::{
+    BUILT_IN_CLIENT, BUILT_IN_SCOPE,
+    app::App,
+    db::Timestamp,
+    ephemeral::SessionRecord,
+    error::{ApiError, Code},
+    keys::{AccessClaims, Audience},
+};
+
+/// RFC 6749 §5.1, with what our clients want to know besides.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Tokens {
+    access_token: String,
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u64,
+    refresh_token: String,
+    /// Seconds until the session is dead, unless refreshed before.
+    refresh_expires_in: u64,
+    session_id: Uuid,
+}
+
+/// A node that holds no private key of the ring cannot sign.
+#[derive(Debug, thiserror::Error)]
+#[error("this node holds no private key of the ring")]
+struct NoSigningKey;
+
+/// Makes both tokens for a session as it stands at `now`.
+///
+/// # Errors
+/// `unavailable` when this node holds no private key of the ring.
+pub(super) fn issue(
+    app: &App,
+    now: Timestamp,
+    token: &RefreshToken,
+    record: &SessionRecord,
+    roles: Vec<String>,
+) -> Result<JsonBody<Tokens>, ApiError> {
+    let settings = &app.config.tokens;
+    let claims = AccessClaims {
+        iss: app.config.public_url.as_str().to_owned(),
+        sub: token.person,
+        aud: Audience::new(&settings.audience),
+        client_id: BUILT_IN_CLIENT.to_owned(),
+        scope: BUILT_IN_SCOPE.to_owned(),
+        iat: now.seconds(),
+        exp: now.after(settings.access_ttl).seconds(),
+        nbf: None,
+        jti: app.ambient.uuid(),
+        sid: token.session,
+        auth_time: Some(record.created_at.seconds()),
+        amr: vec!["pwd".to_owned()],
+        roles,
+    };
+    let access_token =
+        app.keys.sign(&claims).ok_or_else(|| ApiError::new(Code::Unavailable).caused_by(NoSigningKey))?;
+    let refresh_token = RefreshToken { generation: record.generation, ..token.clone() }.render(&app.secrets);
+    Ok(JsonBody(Tokens {
+        access_token,
+        token_type: "Bearer",
+        expires_in: settings.access_ttl.as_secs(),
+        refresh_token: refresh_token.expose().to_owned(),
+        refresh_expires_in: record.expires_at().seconds_since(now),
+        session_id: token.session,
+    }))
+}
