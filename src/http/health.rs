@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::app::App;
+use crate::{app::App, mail};
 
 /// The public route.
 pub fn routes() -> OpenApiRouter<App> {
@@ -63,6 +63,7 @@ struct Ready {
 struct Checks {
     database: Check,
     sessions: Check,
+    mail: Check,
 }
 
 #[derive(Serialize)]
@@ -81,8 +82,12 @@ impl Check {
 }
 
 async fn ready(State(app): State<App>) -> Response {
-    let (database, sessions) = tokio::join!(Check::of(app.db.ping()), Check::of(app.ephemeral.ping()));
-    let ok = database.status == "ok" && sessions.status == "ok" && !app.is_stopping();
+    let (database, sessions, mail) = tokio::join!(
+        Check::of(app.db.ping()),
+        Check::of(app.ephemeral.ping()),
+        Check::of(mail::probe(app.config.smtp_url.as_ref(), &app.config.data_dir)),
+    );
+    let ok = [&database, &sessions, &mail].iter().all(|check| check.status == "ok") && !app.is_stopping();
     let (status, word) = if ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "down") };
-    (status, Json(Ready { status: word, checks: Checks { database, sessions } })).into_response()
+    (status, Json(Ready { status: word, checks: Checks { database, sessions, mail } })).into_response()
 }

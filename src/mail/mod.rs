@@ -2,16 +2,38 @@
 //! mail and a mail never without its act. Delivery (file and SMTP transports, templates, retries) is not here yet; rows
 //! wait in state `pending`, and the migration says what their columns mean.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
+use axum::http::Uri;
 use futures_util::TryFutureExt;
 use sqlx::types::Json;
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::{
     ambient::Ambient,
     db::{StoreResult, Tx, on},
+    secret::SecretText,
 };
+
+/// How long the mail server may take to take a connection.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether mail could leave: the server of `SMTP_URL` takes a connection, or the folder for mail files can be written.
+///
+/// # Errors
+/// Why not.
+pub async fn probe(smtp: Option<&SecretText>, data_dir: &Path) -> io::Result<()> {
+    let Some(url) = smtp else {
+        let usable = std::fs::metadata(data_dir).is_ok_and(|data| data.is_dir() && !data.permissions().readonly());
+        return if usable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) };
+    };
+    let uri: Uri = url.expose().parse().map_err(io::Error::other)?;
+    let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?.trim_matches(['[', ']']);
+    let standard = if uri.scheme_str() == Some("smtps") { 465 } else { 25 };
+    let connect = TcpStream::connect((host, uri.port_u16().unwrap_or(standard)));
+    tokio::time::timeout(PROBE_PATIENCE, connect).await.map_err(|_| io::ErrorKind::TimedOut)?.map(drop)
+}
 
 /// What a mail tells. The words are stable: rows outlive the program that wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

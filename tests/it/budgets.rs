@@ -1,0 +1,67 @@
+//! Round trips and statements of each flow (`security.md` §5): a budget that is overspent is a slower product.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use crate::{
+    on_stacks,
+    support::{PASSWORD, Stack, StackKind, Test, TestApp},
+};
+
+pub fn tests() -> Vec<Test> {
+    on_stacks![&StackKind::REDIS; flows_stay_within_their_budgets, refusals_of_a_login_cost_the_same]
+}
+
+/// Statements, write transactions, Redis round trips.
+type Spent = (u64, u64, u64);
+
+async fn spent<T>(app: &TestApp, work: impl Future<Output = T>) -> (Spent, T) {
+    let asked = || {
+        let sql = app.db.asked();
+        (sql.statements.load(Ordering::SeqCst), sql.transactions.load(Ordering::SeqCst), app.ephemeral.round_trips())
+    };
+    let before = asked();
+    let outcome = work.await;
+    let after = asked();
+    ((after.0 - before.0, after.1 - before.1, after.2 - before.2), outcome)
+}
+
+async fn flows_stay_within_their_budgets(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+
+    let (login, _) = spent(&app, alice.client.login(&alice.email, PASSWORD)).await;
+    assert_eq!(login, (1 + 2, 1, 1), "1 read, 1 transaction of at most 3 statements, at most 2 trips");
+    let (me, _) = spent(&app, alice.me()).await;
+    assert_eq!(me, (1, 0, 1), "cold: 1 and 1 at the same time");
+    let (refresh, reply) = spent(&app, alice.client.refresh(&alice.refresh)).await;
+    assert_eq!((refresh, reply.status), ((1, 0, 1), 200));
+    let (again, reply) = spent(&app, alice.client.refresh(&alice.refresh)).await;
+    assert_eq!((again, reply.status), ((1, 0, 1), 200), "the window costs nothing more");
+    let (logout, reply) = spent(&app, alice.client.post("/logout", json!({"refresh_token": alice.refresh}))).await;
+    assert_eq!((logout, reply.status), ((2, 1, 1), 204), "1 transaction (end, event) and 1 trip");
+    let body = json!({"email": "bob@example.com", "password": PASSWORD});
+    let (register, _) = spent(&app, alice.client.post("/register", body)).await;
+    assert_eq!(register, (2, 1, 0));
+}
+
+async fn refusals_of_a_login_cost_the_same(stack: Stack) {
+    let app = stack.app().await;
+    for name in ["wrong", "disabled", "passwordless"] {
+        app.person(name).await;
+    }
+    app.sql("UPDATE users SET status = 'disabled' WHERE username = 'disabled'").await;
+    app.sql("UPDATE users SET password_hash = NULL WHERE username = 'passwordless'").await;
+    for (name, password) in [
+        ("wrong", "wrong password"),
+        ("disabled", PASSWORD),
+        ("passwordless", PASSWORD),
+        ("unknown", PASSWORD),
+        ("no\u{0}name", PASSWORD),
+    ] {
+        let email = format!("{name}@example.com");
+        let (cost, reply) = spent(&app, app.anonymous().login(&email, password)).await;
+        assert_eq!((cost, reply.status), ((1, 0, 0), 401), "{name}");
+    }
+}

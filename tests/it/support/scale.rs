@@ -1,0 +1,31 @@
+//! How much of everything: `ci` is the everyday run, `soak` has the numbers of the issues.
+
+/// Whether `LATCHKEY_TEST_SCALE=soak` was asked for.
+#[expect(clippy::disallowed_methods, reason = "tests have settings of their own")]
+pub fn is_soak() -> bool {
+    std::env::var("LATCHKEY_TEST_SCALE").is_ok_and(|scale| scale == "soak")
+}
+
+fn pick(ci: usize, soak: usize) -> usize {
+    if is_soak() { soak } else { ci }
+}
+
+/// Requests in one race.
+pub fn race() -> usize {
+    50
+}
+
+/// Times that a race is run.
+pub fn races() -> usize {
+    pick(1, 20)
+}
+
+/// Times that a server under load is killed.
+pub fn kills() -> usize {
+    pick(5, 50)
+}
+
+/// Requests that are dropped half-way.
+pub fn hang_ups() -> usize {
+    pick(500, 10_000)
+}
