@@ -27,7 +27,7 @@ use crate::{
     accounts,
     ambient::Ambient,
     config::Config,
-    db::{Db, OpenError},
+    db::{self, Db, OpenError},
     ephemeral::{Ephemeral, RedisStore, SqlStore},
     events,
     hashing::{Hasher, Policy},
@@ -110,10 +110,12 @@ pub enum StartError {
 /// # Errors
 /// When the data folder or the database cannot be used.
 pub async fn open_database(config: &Config) -> Result<Db, StartError> {
+    if config.database_url.is_none() || config.smtp_url.is_none() {
+        make_data_dir(config)?;
+    }
     if let Some(url) = &config.database_url {
         return Ok(Db::open_postgres(url, config.db_pool).await?);
     }
-    make_data_dir(config)?;
     Ok(Db::open_sqlite(&config.data_dir.join("latchkey.db")).await?)
 }
 
@@ -145,6 +147,25 @@ fn lock(config: &Config) -> Result<Option<fs::File>, StartError> {
     }
 }
 
+/// Brings the schema up to date, one process at a time: sqlx locks PostgreSQL for it, but not SQLite.
+///
+/// # Errors
+/// When the lock or the migration fails.
+pub async fn migrate(config: &Config, db: &Db) -> Result<(), StartError> {
+    let lock = match config.database_url {
+        Some(_) => None,
+        None => {
+            let failed = |source| data_dir_error(&config.data_dir, source);
+            let file = fs::File::create(config.data_dir.join("migrate.lock")).map_err(failed)?;
+            file.lock().map_err(failed)?;
+            Some(file)
+        }
+    };
+    let outcome = db.migrate().await;
+    drop(lock);
+    Ok(outcome?)
+}
+
 /// Whether keys and secret may be made without being asked for: only where nobody but this machine relies on them.
 #[must_use]
 pub fn may_make_keys(config: &Config) -> bool {
@@ -159,7 +180,7 @@ impl App {
     pub async fn build(config: Config, ambient: Ambient) -> Result<Self, StartError> {
         let lock = lock(&config)?;
         let db = open_database(&config).await?;
-        db.migrate().await?;
+        migrate(&config, &db).await?;
 
         let files = KeyFiles::new(&config.jwt_dir);
         let may_make = may_make_keys(&config);
@@ -167,9 +188,13 @@ impl App {
         keys::check_secrets(&db, &secrets, ambient.now()).await?;
         let ring = KeyRing::open(&db, &files, config.public_url.as_str(), may_make, &ambient).await?;
 
+        let longest = config.tokens.refresh_absolute_ttl;
         let ephemeral = match &config.redis_url {
-            Some(url) => Ephemeral::Redis(RedisStore::new(url, &config.redis_prefix).map_err(StartError::Redis)?),
-            None => Ephemeral::Sql(SqlStore::new(db.clone())),
+            Some(url) => {
+                let store = RedisStore::new(url, &config.redis_prefix, longest).map_err(StartError::Redis)?;
+                Ephemeral::Redis(Box::new(store))
+            }
+            None => Ephemeral::Sql(SqlStore::new(db.clone(), longest)),
         };
         let passwords = &config.passwords;
         let hasher =
@@ -240,18 +265,23 @@ impl App {
         });
     }
 
-    /// Removes what is dead: sessions, remembered ends, old events.
+    /// Removes what is dead: sessions, remembered ends, old events. In small transactions, until there is no more.
     pub async fn sweep(&self) {
         let now = self.ambient.now();
-        if let Err(error) = self.ephemeral.sweep(now).await {
-            tracing::warn!(%error, "cannot sweep sessions");
+        macro_rules! sweep {
+            ($what:literal, $batch:expr) => {
+                loop {
+                    match $batch.await {
+                        Ok(db::SWEEP_BATCH) => {}
+                        Ok(_) => break,
+                        Err(error) => break tracing::warn!(%error, "cannot sweep {}", $what),
+                    }
+                }
+            };
         }
-        if let Err(error) = sessions::sweep(&self.db, now).await {
-            tracing::warn!(%error, "cannot sweep remembered ends");
-        }
-        if let Err(error) = events::sweep(&self.db, &self.ambient, self.config.event_retention).await {
-            tracing::warn!(%error, "cannot sweep events");
-        }
+        sweep!("sessions", self.ephemeral.sweep(now));
+        sweep!("remembered ends", sessions::sweep(&self.db, now));
+        sweep!("events", events::sweep(&self.db, &self.ambient, self.config.event_retention));
     }
 
     /// Whether a stop was asked for.

@@ -4,14 +4,14 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     ambient::Ambient,
-    app::{App, open_database},
+    app::{self, App, open_database},
     config::{self, Config, Given},
-    db::Db,
     http::serve,
     keys::{self, KeyFiles, KeyRing, KeyState},
     telemetry,
@@ -74,7 +74,7 @@ pub fn run() -> ExitCode {
         Ok(config) => config,
         Err(faults) => return bad_settings(&faults),
     };
-    telemetry::start(config.log, given.get("RUST_LOG"));
+    telemetry::start(config.log, &config.log_filter);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
@@ -129,23 +129,19 @@ fn check(given: &Given, config: Result<Config, config::Faults>) -> ExitCode {
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
     let db = open_database(config).await?;
-    db.migrate().await?;
+    app::migrate(config, &db).await?;
     db.close().await;
     println!("The database schema is up to date.");
     Ok(())
 }
 
-async fn open_ring(config: &Config, may_make: bool) -> anyhow::Result<(Db, KeyRing)> {
-    let ambient = Ambient::system();
-    let db = open_database(config).await?;
-    db.migrate().await?;
-    let ring =
-        KeyRing::open(&db, &KeyFiles::new(&config.jwt_dir), config.public_url.as_str(), may_make, &ambient).await?;
-    Ok((db, ring))
-}
-
 async fn list_keys(config: &Config) -> anyhow::Result<()> {
-    let (db, ring) = open_ring(config, false).await?;
+    // Looking changes nothing: neither the schema nor the ring.
+    let db = open_database(config).await?;
+    let held = KeyFiles::new(&config.jwt_dir).load()?;
+    let ring = KeyRing::read(&db, &held, config.public_url.as_str())
+        .await
+        .context("cannot read the key ring; has the schema been made, by a start or by `latchkey migrate`?")?;
     let keys = ring.list();
     if std::io::stdout().is_terminal() {
         println!("{:<43}  {:<8}  {:<24}  PRIVATE KEY", "KID", "STATE", "PUBLISHED");
@@ -173,7 +169,9 @@ async fn list_keys(config: &Config) -> anyhow::Result<()> {
 async fn generate_keys(config: &Config) -> anyhow::Result<()> {
     let (ambient, files) = (Ambient::system(), KeyFiles::new(&config.jwt_dir));
     let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
-    let (db, ring) = open_ring(config, true).await?;
+    let db = open_database(config).await?;
+    app::migrate(config, &db).await?;
+    let ring = KeyRing::open(&db, &files, config.public_url.as_str(), true, &ambient).await?;
     keys::check_secrets(&db, &secrets, ambient.now()).await?;
     ring.complete(&db, &files, &ambient).await?;
     let active = ring.list().into_iter().filter(|key| key.state == KeyState::Active || key.state == KeyState::Next);

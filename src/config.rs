@@ -1,6 +1,6 @@
 //! Every setting: read once, checked as a whole, all faults told at once.
 //!
-//! [`Config::from_lookup`] takes the environment as a function, so that tests pass a map and nothing else in the program
+//! [`Config::from_given`] takes the environment as [`Given`], so that tests pass pairs and nothing else in the program
 //! reads it. `SETTINGS` (in `config/settings.rs`) is the one list of names, defaults and meanings: `.env.example`,
 //! `config check` and the refusal of unknown names are made from it. An empty value counts as not set, because that is
 //! what compose files and shells leave behind for a variable that has none.
@@ -52,6 +52,8 @@ pub struct Config {
     pub event_retention: Duration,
     /// How log lines look.
     pub log: LogFormat,
+    /// Which log lines are written.
+    pub log_filter: String,
 }
 
 /// Audience and lifetimes of tokens and sessions.
@@ -165,8 +167,11 @@ impl Given {
             Err(error) if error.not_found() => {}
             Err(_) => return Err(dot_env_fault("the file is there but cannot be read")),
         }
-        #[expect(clippy::disallowed_methods, reason = "this is the door")]
-        given.extend(std::env::vars());
+        // `vars` would panic at a variable that is no Unicode; what is left of one here is refused where it is parsed.
+        given.extend(
+            std::env::vars_os()
+                .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())),
+        );
         Ok(Self(given))
     }
 
@@ -228,6 +233,7 @@ impl Config {
         let product_name = reader.required("LATCHKEY_PRODUCT_NAME", parse::product_name);
         let event_retention = reader.lifetime("LATCHKEY_EVENT_RETENTION");
         let log = reader.required("LATCHKEY_LOG", parse::log_format);
+        let log_filter = reader.required("RUST_LOG", parse::log_filter);
 
         if let (Some(public_url), Some(None)) = (&public_url, &smtp_url)
             && public_url.is_https()
@@ -274,6 +280,7 @@ impl Config {
                 product_name: product_name?,
                 event_retention: event_retention?,
                 log: log?,
+                log_filter: log_filter?,
             })
         })()
         .ok_or_else(|| Faults(vec![Fault { name: "(settings)".into(), expected: "a value for each".into() }]))

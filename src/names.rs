@@ -101,10 +101,16 @@ pub fn normalized_password(text: &str) -> String {
     text.nfc().collect()
 }
 
-/// Control characters, line separators and bidirectional controls: never in a name, never in a log line.
+/// Control characters of all kinds: never in a name.
 #[must_use]
 pub fn is_unsafe(c: char) -> bool {
-    c.is_control()
+    c.is_control() || is_forbidden(c)
+}
+
+/// CR, LF, NUL, other line separators and bidirectional controls: nowhere, passwords included.
+#[must_use]
+pub fn is_forbidden(c: char) -> bool {
+    matches!(c, '\0' | '\r' | '\n')
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 

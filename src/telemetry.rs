@@ -1,7 +1,8 @@
 //! Log lines: one JSON object a line in a pipe, readable text on a terminal.
 //!
-//! Both escape control characters, so nothing that a client sends can break a line. Libraries below us stay at `warn`
-//! unless `RUST_LOG` says otherwise: some of them log statements and frames, and those carry what may not be logged.
+//! Nothing that a client sends is logged but what was found harmless (the request id) or is quoted, so that nobody can
+//! break a line. Libraries below us stay at `warn` unless `RUST_LOG` says otherwise: some of them log statements and
+//! frames, and those carry what may not be logged.
 
 use std::io::{IsTerminal, stdout};
 
@@ -9,15 +10,14 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogFormat;
 
-/// What is logged unless `RUST_LOG` says otherwise.
-const DEFAULT_FILTER: &str = "warn,latchkey=info";
-/// Crates that log bodies, statements or frames when asked for more: never above these levels, whatever `RUST_LOG` says.
+/// Crates that log bodies, statements or frames when asked for more: never above these levels, unless `RUST_LOG`
+/// names one of their modules.
 const CAPPED: [&str; 5] = ["hyper=info", "h2=info", "rustls=info", "sqlx=warn", "redis=info"];
 
 /// Starts logging to standard output.
-pub(crate) fn start(format: LogFormat, filter: Option<&str>) {
-    let given = filter.map(|text| if text == "info" { DEFAULT_FILTER } else { text }).unwrap_or(DEFAULT_FILTER);
-    let mut filter = EnvFilter::try_new(given).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+pub(crate) fn start(format: LogFormat, filter: &str) {
+    // Settings refused a filter that cannot be read.
+    let mut filter = EnvFilter::new(filter);
     for directive in CAPPED.iter().filter_map(|text| text.parse().ok()) {
         filter = filter.add_directive(directive);
     }
@@ -27,8 +27,17 @@ pub(crate) fn start(format: LogFormat, filter: Option<&str>) {
     } else {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     };
+    log_panics();
     // A second start in one process (a test) keeps the first.
     let _ = started;
+}
+
+/// Logs where a panic happened, and nothing of what it said: messages of panics quote what was being worked on.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panic");
+    }));
 }
 
 /// Whether people read along.

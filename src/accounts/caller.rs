@@ -7,7 +7,7 @@ use super::{Person, person_in_session};
 use crate::{
     app::App,
     error::{ApiError, Code},
-    http::Bearer,
+    http::{Bearer, finish},
     keys::AccessClaims,
     secret::SecretText,
 };
@@ -38,14 +38,19 @@ impl Caller {
     pub async fn authenticate(app: &App, token: &SecretText) -> Result<Self, ApiError> {
         let claims = verify(app, token)?;
         let (person, session) = (claims.sub, claims.sid);
-        let now = app.ambient.now();
-        let read_person = async {
-            let mut conn = app.db.read().await?;
-            person_in_session(&mut conn, person, session).await
-        };
-        // Both stores at the same time: neither answer depends on the other.
-        let (record, person) = tokio::join!(app.ephemeral.find(now, person, session), read_person);
-        let (Some(record), Some(person)) = (record?, person?) else { return Err(Code::InvalidToken.into()) };
+        let app = app.clone();
+        // A task of its own, since a statement that is dropped half-way costs its connection.
+        let read = finish(async move {
+            let read_person = async {
+                let mut conn = app.db.read().await?;
+                person_in_session(&mut conn, person, session).await
+            };
+            // Both stores at the same time: neither answer depends on the other.
+            let now = app.ambient.now();
+            let (record, person) = tokio::join!(app.ephemeral.find(now, person, session), read_person);
+            Ok((record?, person?))
+        });
+        let (Some(record), Some(person)) = read.await? else { return Err(Code::InvalidToken.into()) };
         if record.epoch != person.epoch {
             return Err(Code::InvalidToken.into());
         }

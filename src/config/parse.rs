@@ -167,6 +167,7 @@ fn expectation(name: &str) -> &'static str {
         "LATCHKEY_HASH_QUEUE" => "a whole number from 1 to 1000000",
         "LATCHKEY_PRODUCT_NAME" => "1 to 64 characters without line breaks",
         "LATCHKEY_LOG" => "auto, pretty or json",
+        "RUST_LOG" => "directives as warn or latchkey=debug, perhaps a comma list",
         _ => "a value as in `.env.example`",
     }
 }
@@ -308,6 +309,11 @@ pub(super) fn pepper(text: &str) -> Option<Pepper> {
 pub(super) fn product_name(text: &str) -> Option<String> {
     let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
     fits.then(|| text.to_owned())
+}
+
+/// The text of a filter that tracing-subscriber understands.
+pub(super) fn log_filter(text: &str) -> Option<String> {
+    tracing_subscriber::EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
 }
 
 pub(super) fn log_format(text: &str) -> Option<LogFormat> {

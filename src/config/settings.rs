@@ -46,11 +46,7 @@ pub const SETTINGS: &[Setting] = &[
         "redis:// or rediss://; without it sessions live in the database",
     ),
     plain("LATCHKEY_REDIS_PREFIX", "lk", "Every Redis key starts with it"),
-    secret(
-        "SMTP_URL",
-        "(mail goes to files in LATCHKEY_DATA_DIR)",
-        "smtp://[user:password@]host[:port][?tls=none] or smtps://; without it mail goes to files",
-    ),
+    secret("SMTP_URL", "(no mail server)", "smtp://[user:password@]host[:port][?tls=none] or smtps://"),
     secret(
         "LATCHKEY_SECRET",
         "(the file `secret` in LATCHKEY_JWT_DIR)",
@@ -86,5 +82,5 @@ pub const SETTINGS: &[Setting] = &[
     plain("LATCHKEY_PRODUCT_NAME", "Latchkey", "Shown to people, and refused inside passwords"),
     plain("LATCHKEY_EVENT_RETENTION", "90d", "How long events are kept"),
     plain("LATCHKEY_LOG", "auto", "auto (pretty on a terminal, JSON in a pipe), pretty or json"),
-    plain("RUST_LOG", "info", "Which log lines are written, as tracing-subscriber's EnvFilter takes it"),
+    plain("RUST_LOG", "warn,latchkey=info", "Which log lines are written, as tracing-subscriber's EnvFilter takes it"),
 ];

@@ -18,6 +18,9 @@ static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 /// Readers of the embedded file; more would only wait for the same cores.
 const SQLITE_READERS: u32 = 4;
 
+/// How long an idle connection may take to show that it is alive.
+const PING_PATIENCE: Duration = Duration::from_millis(300);
+
 /// Opening or migrating the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -71,7 +74,9 @@ impl Db {
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
                     if meta.idle_for > Duration::from_secs(1) {
-                        connection.ping().await?;
+                        // An error makes the pool connect anew at once.
+                        let ping = tokio::time::timeout(PING_PATIENCE, connection.ping()).await;
+                        ping.map_err(|_| sqlx::Error::PoolTimedOut)??;
                     }
                     Ok(true)
                 })
@@ -92,8 +97,8 @@ impl Db {
         Ok(Self { pools: Pools::Postgres(pool), asked: std::sync::Arc::default() })
     }
 
-    /// Brings the schema up to date. Of several nodes that start at once one does it (an advisory lock on PostgreSQL,
-    /// the file's own lock on SQLite) while the others wait.
+    /// Brings the schema up to date. Of several nodes that start at once on PostgreSQL one does it while the others wait
+    /// (sqlx takes an advisory lock); on SQLite the caller sees to that.
     ///
     /// # Errors
     /// When a migration fails, or the schema is of a newer program.

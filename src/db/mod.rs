@@ -1,14 +1,15 @@
 //! The database: one SQL text on SQLite and PostgreSQL.
 //!
-//! A store function takes a [`Conn`] and runs one body for either database with [`on!`]. A [`Tx`] is a `Conn` inside a
+//! A store function takes a [`Conn`] and runs one body for either database with `on!`. A [`Tx`] is a `Conn` inside a
 //! write transaction with the transaction's one instant. Two pools in an enum instead of sqlx's `Any`: `Any` knows
 //! neither UUIDs nor byte arrays alike on both, and a trait would forward every query twice.
 //!
 //! 1. Every connection is taken for one piece of work with one deadline ([`PATIENCE`]) over all its statements, the wait
 //!    for the connection included, so a slow or silent database is a 503 in time, whatever the statement count.
 //! 2. A connection whose statement did not end (deadline, or the task was dropped) and a transaction that was not
-//!    committed are thrown away with their socket: the server rolls back, nothing waits for an answer that may never
-//!    come, and the pool's place is free at once. Roll-backs are faults here, since refusals commit.
+//!    committed are thrown away: the database rolls back, nothing waits for an answer that may never come, and the
+//!    pool's place is free at once. Roll-backs are faults here, since refusals commit. (SQLite ends the statement it is
+//!    at before it lets go of its lock, which is why nothing long is ever asked of it.)
 //! 3. SQLite has one writer at a time. One pool of one connection makes writers queue in order in this process instead
 //!    of sleeping on `SQLITE_BUSY`; readers have a pool of their own (WAL).
 
@@ -53,6 +54,10 @@ macro_rules! on {
 }
 pub(crate) use on;
 
+/// Rows that one transaction of a sweep removes (the `LIMIT` in its SQL), so that none comes near [`PATIENCE`] or holds
+/// the one writer of SQLite.
+pub const SWEEP_BATCH: u64 = 1000;
+
 /// The outcome of database work; what a rule refuses is inside `T`, since a refusal commits.
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -73,17 +78,20 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::Timeout => true,
-            Self::Sqlx(sqlx::Error::Database(error)) => match error
-                .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-            {
-                // Connection, resources, operator intervention, system errors, serialization: PostgreSQL appendix A.
-                Some(error) => ["08", "53", "55", "57", "58", "40"].iter().any(|class| error.code().starts_with(class)),
-                // BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN: SQLite's primary result codes.
-                None => error
-                    .code()
-                    .and_then(|code| code.parse::<i32>().ok())
-                    .is_some_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 11 | 13 | 14)),
-            },
+            Self::Sqlx(sqlx::Error::Database(error)) => {
+                match error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+                    // Connection, read-only master, authorization, catalog, serialization, resources, state, operator, system:
+                    // classes of PostgreSQL appendix A.
+                    Some(error) => ["08", "25", "28", "3D", "40", "53", "55", "57", "58"]
+                        .iter()
+                        .any(|class| error.code().starts_with(class)),
+                    // BUSY, LOCKED, READONLY, IOERR, CORRUPT, FULL, CANTOPEN: SQLite's primary result codes.
+                    None => error
+                        .code()
+                        .and_then(|code| code.parse::<i32>().ok())
+                        .is_some_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 11 | 13 | 14)),
+                }
+            }
             Self::Sqlx(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_)) => {
                 false
             }
@@ -183,14 +191,19 @@ impl Db {
         matches!(self.pools, Pools::Sqlite { .. })
     }
 
-    /// Closes every connection, so that a stop leaves nothing half said.
+    /// Closes every connection, so that a stop leaves nothing half said; a silent database is not waited for.
     pub async fn close(&self) {
-        match &self.pools {
-            Pools::Sqlite { read, write } => {
-                read.close().await;
-                write.close().await;
+        let close = async {
+            match &self.pools {
+                Pools::Sqlite { read, write } => {
+                    read.close().await;
+                    write.close().await;
+                }
+                Pools::Postgres(pool) => pool.close().await,
             }
-            Pools::Postgres(pool) => pool.close().await,
+        };
+        if tokio::time::timeout(2 * PATIENCE, close).await.is_err() {
+            tracing::warn!("the database did not take its leave in time");
         }
     }
 }
@@ -218,6 +231,12 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Whether this leads to the embedded database.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        matches!(self.link, Some(Link::Sqlite(_)))
+    }
+
     pub(crate) fn start_statement(&mut self) -> Instant {
         self.asked.statements.fetch_add(1, Ordering::Relaxed);
         self.in_flight = true;
@@ -249,13 +268,25 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        let Some(link) = self.link.take() else { return };
-        if self.in_flight || self.unfinished {
-            match link {
-                Link::Sqlite(connection) => drop(connection.detach()),
-                Link::Postgres(connection) => drop(connection.detach()),
-            }
+        match self.link.take() {
+            Some(Link::Sqlite(connection)) => give_back(*connection, self.in_flight || self.unfinished),
+            Some(Link::Postgres(connection)) => give_back(*connection, self.in_flight || self.unfinished),
+            None => {}
         }
+    }
+}
+
+/// Gives a connection back to its pool, or throws it away when it is not in step.
+fn give_back<D: sqlx::Database>(mut connection: PoolConnection<D>, is_broken: bool) {
+    if is_broken {
+        drop(connection.detach());
+    } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        // The pool asks a connection that comes back for a sign of life, and by itself would wait for that as long as a
+        // dead link keeps silent, holding the place.
+        let returning = connection.return_to_pool();
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(PATIENCE, returning).await;
+        });
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub enum Ephemeral {
     /// In Redis.
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
     /// In the database.
     Sql(SqlStore),
 }
@@ -36,7 +36,7 @@ pub enum Ephemeral {
 /// The store could not do the work.
 #[derive(Debug, thiserror::Error)]
 pub enum EphemeralError {
-    /// Redis did not answer within [`redis::PATIENCE`].
+    /// Redis did not answer in time.
     #[error("Redis did not answer in time")]
     Timeout,
     /// Redis answered with an error, or the connection broke.
@@ -141,7 +141,7 @@ impl Ephemeral {
         forward!(self, store => store.ping())
     }
 
-    /// Removes what is dead and was not swept in passing; Redis does that itself.
+    /// Removes a batch of what is dead and was not swept in passing, and tells how much it was; Redis does that itself.
     ///
     /// # Errors
     /// When the store cannot answer.

@@ -151,8 +151,11 @@ impl SessionRecord {
     }
 
     /// Reads the packed form; `None` for anything that [`SessionRecord::pack`] does not make.
+    ///
+    /// The absolute lifetime is cut to `longest`, today's setting: what SQL remembers of an ended session is kept as
+    /// long as today's setting lets a session live, so no record may claim more.
     #[must_use]
-    pub fn unpack(bytes: &[u8]) -> Option<Self> {
+    pub fn unpack(bytes: &[u8], longest: Duration) -> Option<Self> {
         let (fixed, address) = bytes.split_at_checked(FIXED)?;
         if fixed[0] != VERSION {
             return None;
@@ -165,7 +168,7 @@ impl SessionRecord {
             created_at: Timestamp::from_millis(number(6, 6)),
             made_at: Timestamp::from_millis(number(12, 6)),
             idle: seconds(18)?,
-            absolute: seconds(22)?,
+            absolute: seconds(22)?.min(longest),
             generation: u32::try_from(number(26, 4)).ok()?,
             nonce_hash: fixed[30..46].try_into().ok()?,
             device: Device { browser: fixed[46], system: fixed[47] },
@@ -181,6 +184,8 @@ impl SessionRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const YEAR: Duration = Duration::from_secs(365 * 86400);
 
     fn record() -> SessionRecord {
         SessionRecord {
@@ -201,10 +206,17 @@ mod tests {
         let record = record();
         let packed = record.pack();
         assert_eq!(packed.len(), RECORD_LIMIT);
-        assert_eq!(SessionRecord::unpack(&packed), Some(record.clone()));
+        assert_eq!(SessionRecord::unpack(&packed, YEAR), Some(record.clone()));
         let mapped = SessionRecord { address: "::ffff:10.1.2.3".parse().unwrap(), ..record };
         assert_eq!(mapped.pack().len(), 52);
-        assert_eq!(SessionRecord::unpack(&mapped.pack()).unwrap().address, "10.1.2.3".parse::<IpAddr>().unwrap());
+        assert_eq!(SessionRecord::unpack(&mapped.pack(), YEAR).unwrap().address, "10.1.2.3".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_lifetime_is_cut_to_todays_setting() {
+        let day = Duration::from_secs(86400);
+        let cut = SessionRecord::unpack(&record().pack(), day).unwrap();
+        assert_eq!(cut.expires_at(), record().created_at.after(day));
     }
 
     #[test]
@@ -213,7 +225,7 @@ mod tests {
         let mut newer = packed.clone();
         newer[0] = 2;
         for bytes in [&[][..], &packed[..47], &packed[..50], &newer] {
-            assert_eq!(SessionRecord::unpack(bytes), None);
+            assert_eq!(SessionRecord::unpack(bytes, YEAR), None);
         }
     }
 }

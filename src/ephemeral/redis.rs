@@ -9,12 +9,15 @@ use std::{
     fmt,
     sync::{
         Arc, LazyLock, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use redis::{Client, Cmd, FromRedisValue, RedisError, Script, aio::ConnectionManager, aio::ConnectionManagerConfig};
+use redis::{
+    Client, Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 use uuid::Uuid;
 
 use super::{Decision, EphemeralError, EphemeralResult, Rotate, SessionRecord};
@@ -22,6 +25,8 @@ use crate::{db::Timestamp, secret::SecretText};
 
 /// How long one call may take, so that a request without Redis is answered within 500 ms.
 pub const PATIENCE: Duration = Duration::from_millis(400);
+/// How long a fresh connection may take before the next one is tried.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/open.lua")));
 static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/rotate.lua")));
@@ -34,6 +39,10 @@ pub struct RedisStore {
     prefix: Arc<str>,
     /// With the number of times it was replaced, so that of many calls that time out together one replaces it.
     connection: Arc<RwLock<(u64, ConnectionManager)>>,
+    /// Whether a fresh connection is being set up.
+    connecting: Arc<AtomicBool>,
+    /// No session lives longer than this, whatever its record says.
+    longest: Duration,
     round_trips: Arc<AtomicU64>,
 }
 
@@ -44,23 +53,25 @@ impl fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// Prepares the store; the first call connects.
+    /// Prepares the store; the first call connects. No session lives longer than `longest`.
     ///
     /// # Errors
     /// When the URL is none.
-    pub fn new(url: &SecretText, prefix: &str) -> Result<Self, RedisError> {
+    pub fn new(url: &SecretText, prefix: &str, longest: Duration) -> Result<Self, RedisError> {
         let client = Client::open(url.expose())?;
         let connection = connect(&client)?;
         Ok(Self {
             client,
             prefix: prefix.into(),
             connection: Arc::new(RwLock::new((0, connection))),
+            connecting: Arc::default(),
+            longest,
             round_trips: Arc::default(),
         })
     }
 
     fn key(&self, user: Uuid) -> String {
-        format!("{}:{{{}}}:s", self.prefix, user.simple())
+        format!("{}:{{{}}}:s", self.prefix, user)
     }
 
     async fn call<T: FromRedisValue>(
@@ -73,7 +84,14 @@ impl RedisStore {
             Err(poisoned) => poisoned.into_inner().clone(),
         };
         match tokio::time::timeout(PATIENCE, run(connection)).await {
-            Ok(result) => result.map_err(EphemeralError::Redis),
+            Ok(Err(error)) => {
+                // A master that was demoted answers, and would refuse every write for ever.
+                if error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly) {
+                    self.replace(replaced);
+                }
+                Err(EphemeralError::Redis(error))
+            }
+            Ok(Ok(answer)) => Ok(answer),
             Err(_) => {
                 self.replace(replaced);
                 Err(EphemeralError::Timeout)
@@ -81,16 +99,27 @@ impl RedisStore {
         }
     }
 
+    /// Puts a fresh connection in the place of the one that was `seen`, unless somebody did, or one is being made.
     fn replace(&self, seen: u64) {
         let mut held = match self.connection.write() {
             Ok(held) => held,
             Err(poisoned) => poisoned.into_inner(),
         };
-        if held.0 == seen
-            && let Ok(fresh) = connect(&self.client)
-        {
-            *held = (seen + 1, fresh);
+        if held.0 != seen || self.connecting.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let Ok(mut fresh) = connect(&self.client) else {
+            self.connecting.store(false, Ordering::Release);
+            return;
+        };
+        *held = (seen + 1, fresh.clone());
+        // Setting up is work of its own: calls give up after PATIENCE, and with none of them left it would stand still.
+        let connecting = Arc::clone(&self.connecting);
+        tokio::spawn(async move {
+            let ping = redis::cmd("PING");
+            let _ = tokio::time::timeout(CONNECT_PATIENCE, ping.query_async::<()>(&mut fresh)).await;
+            connecting.store(false, Ordering::Release);
+        });
     }
 
     async fn command<T: FromRedisValue>(&self, command: &Cmd) -> EphemeralResult<T> {
@@ -106,7 +135,7 @@ impl RedisStore {
         cap: usize,
     ) -> EphemeralResult<()> {
         let mut script = OPEN.key(self.key(user));
-        script.arg(now.millis()).arg(session.as_bytes()).arg(record.pack()).arg(cap);
+        script.arg(now.millis()).arg(session.as_bytes()).arg(record.pack()).arg(cap).arg(self.longest.as_secs());
         self.call(async |mut connection| script.invoke_async(&mut connection).await).await
     }
 
@@ -125,7 +154,8 @@ impl RedisStore {
             .arg(&rotate.nonce_hash)
             .arg(rotate.epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
             .arg(rotate.idle.as_secs())
-            .arg(u64::try_from(rotate.grace.as_millis()).unwrap_or(u64::MAX));
+            .arg(u64::try_from(rotate.grace.as_millis()).unwrap_or(u64::MAX))
+            .arg(self.longest.as_secs());
         let answer: (String, Option<Vec<u8>>) = self
             .call(async |mut connection| {
                 let parts: Vec<redis::Value> = script.invoke_async(&mut connection).await?;
@@ -134,7 +164,7 @@ impl RedisStore {
                 Ok((name, parts.next().map(redis::from_redis_value).transpose()?))
             })
             .await?;
-        let record = answer.1.as_deref().and_then(SessionRecord::unpack);
+        let record = answer.1.as_deref().and_then(|bytes| SessionRecord::unpack(bytes, self.longest));
         match (answer.0.as_str(), record) {
             ("moved", Some(record)) => Ok(Decision::Moved(record)),
             ("healed", Some(record)) => Ok(Decision::Healed(record)),
@@ -154,14 +184,17 @@ impl RedisStore {
         let bytes: Option<Vec<u8>> =
             self.command(redis::cmd("HGET").arg(self.key(user)).arg(session.as_bytes())).await?;
         let Some(bytes) = bytes else { return Ok(None) };
-        let record = SessionRecord::unpack(&bytes).ok_or(EphemeralError::Layout)?;
+        let record = SessionRecord::unpack(&bytes, self.longest).ok_or(EphemeralError::Layout)?;
         Ok(record.is_alive(now).then_some(record))
     }
 
     pub(super) async fn list(&self, now: Timestamp, user: Uuid) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
         let fields: Vec<(Vec<u8>, Vec<u8>)> = self.command(redis::cmd("HGETALL").arg(self.key(user))).await?;
         let sessions = fields.iter().filter_map(|(id, bytes)| {
-            Some((Uuid::from_slice(id).ok()?, SessionRecord::unpack(bytes).filter(|record| record.is_alive(now))?))
+            Some((
+                Uuid::from_slice(id).ok()?,
+                SessionRecord::unpack(bytes, self.longest).filter(|record| record.is_alive(now))?,
+            ))
         });
         Ok(sessions.collect())
     }
@@ -182,6 +215,7 @@ impl RedisStore {
             Some((session, epoch)) => script.arg(session.as_bytes()).arg(epoch),
             None => script.arg("").arg(0),
         };
+        script.arg(self.longest.as_secs());
         self.call(async |mut connection| script.invoke_async(&mut connection).await).await
     }
 
@@ -196,10 +230,9 @@ impl RedisStore {
 
 fn connect(client: &Client) -> Result<ConnectionManager, RedisError> {
     let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(1)))
-        .set_response_timeout(Some(PATIENCE))
-        // Calls wait for the connection at most PATIENCE; the attempts go on behind them, often enough that a Redis that
-        // is back is used again within a second.
+        .set_connection_timeout(Some(CONNECT_PATIENCE))
+        // `call` has the time limit, and replaces the connection when it is over.
+        .set_response_timeout(None)
         .set_number_of_retries(3)
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_millis(500));

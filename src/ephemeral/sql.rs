@@ -1,22 +1,26 @@
 //! Sessions in the database, for when there is no Redis. The record is the one Redis would hold.
 
+use std::time::Duration;
+
 use futures_util::TryFutureExt;
 use uuid::Uuid;
 
 use super::{Decision, EphemeralError, EphemeralResult, Rotate, SessionRecord};
-use crate::db::{Conn, Db, StoreResult, Timestamp, on};
+use crate::db::{Conn, Db, StoreResult, Timestamp, Tx, on};
 
 /// The ephemeral store in the database.
 #[derive(Clone, Debug)]
 pub struct SqlStore {
     db: Db,
+    /// No session lives longer than this, whatever its record says.
+    longest: Duration,
 }
 
 impl SqlStore {
-    /// A store in the tables of `db`.
+    /// A store in the tables of `db`. No session lives longer than `longest`.
     #[must_use]
-    pub fn new(db: Db) -> Self {
-        Self { db }
+    pub fn new(db: Db, longest: Duration) -> Self {
+        Self { db, longest }
     }
 
     pub(super) async fn open(
@@ -28,12 +32,13 @@ impl SqlStore {
         cap: usize,
     ) -> EphemeralResult<()> {
         let mut tx = self.db.begin(now).await?;
+        one_at_a_time(&mut tx, user).await?;
         // The person's rows are few, so what is over the cap is found here rather than in SQL that only one of the two
         // databases would take.
         let mut live: Vec<(Timestamp, Uuid)> = all(&mut tx, user)
             .await?
             .into_iter()
-            .filter_map(|(id, bytes)| Some((id, SessionRecord::unpack(&bytes)?)))
+            .filter_map(|(id, bytes)| Some((id, SessionRecord::unpack(&bytes, self.longest)?)))
             .filter(|(id, record)| *id != session && record.is_alive(now))
             .map(|(id, record)| (record.made_at, id))
             .collect();
@@ -58,7 +63,7 @@ impl SqlStore {
         loop {
             let mut tx = self.db.begin(now).await?;
             let Some(bytes) = one(&mut tx, user, session).await? else { return finish(tx, Decision::Unknown).await };
-            let before = SessionRecord::unpack(&bytes).ok_or(EphemeralError::Layout)?;
+            let before = SessionRecord::unpack(&bytes, self.longest).ok_or(EphemeralError::Layout)?;
             let decision = before.rotate(now, rotate);
             if let Decision::Moved(after) | Decision::Healed(after) = &decision
                 && !replace(&mut tx, user, session, &bytes, after).await?
@@ -78,16 +83,15 @@ impl SqlStore {
     ) -> EphemeralResult<Option<SessionRecord>> {
         let mut conn = self.db.read().await?;
         let Some(bytes) = one(&mut conn, user, session).await? else { return Ok(None) };
-        let record = SessionRecord::unpack(&bytes).ok_or(EphemeralError::Layout)?;
+        let record = SessionRecord::unpack(&bytes, self.longest).ok_or(EphemeralError::Layout)?;
         Ok(record.is_alive(now).then_some(record))
     }
 
     pub(super) async fn list(&self, now: Timestamp, user: Uuid) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
         let mut conn = self.db.read().await?;
-        let sessions = all(&mut conn, user)
-            .await?
-            .into_iter()
-            .filter_map(|(id, bytes)| Some((id, SessionRecord::unpack(&bytes).filter(|record| record.is_alive(now))?)));
+        let sessions = all(&mut conn, user).await?.into_iter().filter_map(|(id, bytes)| {
+            Some((id, SessionRecord::unpack(&bytes, self.longest).filter(|record| record.is_alive(now))?))
+        });
         Ok(sessions.collect())
     }
 
@@ -104,11 +108,12 @@ impl SqlStore {
         keep: Option<(Uuid, i64)>,
     ) -> EphemeralResult<()> {
         let mut tx = self.db.begin(now).await?;
+        one_at_a_time(&mut tx, user).await?;
         let kept = match keep {
             None => None,
             Some((session, epoch)) => one(&mut tx, user, session)
                 .await?
-                .and_then(|bytes| SessionRecord::unpack(&bytes))
+                .and_then(|bytes| SessionRecord::unpack(&bytes, self.longest))
                 .filter(|record| record.is_alive(now))
                 .map(|record| (session, SessionRecord { epoch, ..record })),
         };
@@ -125,18 +130,32 @@ impl SqlStore {
 
     pub(super) async fn sweep(&self, now: Timestamp) -> EphemeralResult<u64> {
         let mut tx = self.db.begin(now).await?;
-        let swept = on!(&mut tx, |c| sqlx::query("DELETE FROM sessions WHERE expires_at <= $1")
-            .bind(now)
-            .execute(c)
-            .map_ok(|done| done.rows_affected()))?;
+        let swept = on!(&mut tx, |c| sqlx::query(
+            "DELETE FROM sessions WHERE (user_id, session_id) IN
+                 (SELECT user_id, session_id FROM sessions WHERE expires_at <= $1 LIMIT 1000)"
+        )
+        .bind(now)
+        .execute(c)
+        .map_ok(|done| done.rows_affected()))?;
         tx.commit().await?;
         Ok(swept)
     }
 }
 
-async fn finish(tx: crate::db::Tx, decision: Decision) -> EphemeralResult<Decision> {
+async fn finish(tx: Tx, decision: Decision) -> EphemeralResult<Decision> {
     tx.commit().await?;
     Ok(decision)
+}
+
+/// Lets one transaction at a time count and rearrange a person's sessions. SQLite has one writer anyhow; PostgreSQL would
+/// let two logins count to the same number.
+async fn one_at_a_time(tx: &mut Tx, user: Uuid) -> StoreResult<()> {
+    if tx.is_embedded() {
+        return Ok(());
+    }
+    // A row lock on the person would do, but the store knows no people; the key is half of a random id.
+    let key = i64::from_be_bytes(user.as_bytes()[8..].try_into().unwrap_or_default());
+    on!(tx, |c| sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(c).map_ok(drop))
 }
 
 async fn one(conn: &mut Conn, user: Uuid, session: Uuid) -> StoreResult<Option<Vec<u8>>> {

@@ -104,7 +104,7 @@ impl Event {
     }
 }
 
-/// Removes events older than `retention`.
+/// Removes a batch of events older than `retention`, and tells how many there were.
 ///
 /// # Errors
 /// When the database does not answer.

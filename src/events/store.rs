@@ -27,7 +27,7 @@ pub(super) async fn insert(tx: &mut Tx, id: Uuid, event: &Event) -> StoreResult<
 }
 
 pub(super) async fn delete_before(tx: &mut Tx, instant: Timestamp) -> StoreResult<u64> {
-    on!(tx, |c| sqlx::query("DELETE FROM events WHERE at < $1")
+    on!(tx, |c| sqlx::query("DELETE FROM events WHERE id IN (SELECT id FROM events WHERE at < $1 LIMIT 1000)")
         .bind(instant)
         .execute(c)
         .map_ok(|done| done.rows_affected()))

@@ -3,7 +3,7 @@
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
-use super::memory::HashMemory;
+use super::{Busy, memory::HashMemory};
 use crate::config::{PasswordSettings, Pepper};
 
 /// Bytes of a tag that we make.
@@ -64,19 +64,21 @@ impl Policy {
         self.peppers.first()
     }
 
-    /// A new PHC string: `$argon2id$v=19$m=…,t=…,p=…[,keyid=…]$salt$tag`.
-    pub(super) fn hash(&self, password: &[u8], salt: &[u8; 16], memory: &mut HashMemory) -> String {
+    /// A new PHC string: `$argon2id$v=19$m=…,t=…,p=…[,keyid=…]$salt$tag`; [`Busy`] when the OS has no memory for it.
+    pub(super) fn hash(&self, password: &[u8], salt: &[u8; 16], memory: &mut HashMemory) -> Result<String, Busy> {
         let mut tag = [0; TAG];
         let pepper = self.pepper();
         let secret = pepper.map(|pepper| pepper.key.expose());
-        tag_into(&mut tag, Algorithm::Argon2id, Version::V0x13, self.cost, secret, password, salt, memory);
+        if !tag_into(&mut tag, Algorithm::Argon2id, Version::V0x13, self.cost, secret, password, salt, memory)? {
+            return Err(Busy);
+        }
         let Cost { memory_kib, iterations, parallelism } = self.cost;
         let key_id = pepper.map(|pepper| format!(",keyid={}", STANDARD_NO_PAD.encode(&pepper.id))).unwrap_or_default();
-        format!(
+        Ok(format!(
             "$argon2id$v=19$m={memory_kib},t={iterations},p={parallelism}{key_id}${}${}",
             STANDARD_NO_PAD.encode(salt),
             STANDARD_NO_PAD.encode(tag)
-        )
+        ))
     }
 
     /// Spends what is missing from `spent` to one hash of this policy, so that a refusal takes the time of any other.
@@ -90,12 +92,12 @@ impl Policy {
         }
         let mut tag = [0; TAG];
         let cost = Cost { memory_kib, ..self.cost };
-        tag_into(&mut tag, Algorithm::Argon2id, Version::V0x13, cost, None, password, salt, memory);
-        std::hint::black_box(tag);
+        let spent = tag_into(&mut tag, Algorithm::Argon2id, Version::V0x13, cost, None, password, salt, memory);
+        let _ = std::hint::black_box((spent, tag));
     }
 }
 
-/// Computes a tag of `tag.len()` bytes. `false` when the parameters are none or the OS has no memory.
+/// Computes a tag of `tag.len()` bytes. `false` when the parameters are none; [`Busy`] when the OS has no memory.
 #[expect(clippy::too_many_arguments, reason = "the inputs of RFC 9106 §3.1, each once")]
 pub(super) fn tag_into(
     tag: &mut [u8],
@@ -106,17 +108,17 @@ pub(super) fn tag_into(
     password: &[u8],
     salt: &[u8],
     memory: &mut HashMemory,
-) -> bool {
+) -> Result<bool, Busy> {
     let Ok(params) = Params::new(cost.memory_kib, cost.iterations, cost.parallelism, Some(tag.len())) else {
-        return false;
+        return Ok(false);
     };
     let Some(blocks) = memory.blocks(params.block_count()) else {
         tracing::error!("no memory for a password hash");
-        return false;
+        return Err(Busy);
     };
     let argon = match secret {
         Some(secret) => Argon2::new_with_secret(secret, algorithm, version, params),
         None => Ok(Argon2::new(algorithm, version, params)),
     };
-    argon.is_ok_and(|argon| argon.hash_password_into_with_memory(password, salt, tag, blocks).is_ok())
+    Ok(argon.is_ok_and(|argon| argon.hash_password_into_with_memory(password, salt, tag, blocks).is_ok()))
 }

@@ -126,7 +126,7 @@ impl Hasher {
     /// [`Busy`], as [`Hasher::run`].
     pub async fn hash(&self, password: SecretText) -> Result<String, Busy> {
         let (policy, salt) = (Arc::clone(&self.policy), self.ambient.bytes());
-        self.run(move |memory| policy.hash(password.expose().as_bytes(), &salt, memory)).await
+        self.run(move |memory| policy.hash(password.expose().as_bytes(), &salt, memory)).await?
     }
 
     /// Checks `password` against `stored`, at the cost of one current hash whatever `stored` is, missing included.
@@ -136,16 +136,16 @@ impl Hasher {
     pub async fn verify(&self, password: SecretText, stored: Option<String>) -> Result<Verdict, Busy> {
         let (policy, salt, alarms) = (Arc::clone(&self.policy), self.ambient.bytes(), Arc::clone(&self.alarms));
         self.run(move |memory| {
-            let verdict = phc::verify(&policy, password.expose().as_bytes(), stored.as_deref(), &salt, memory);
+            let verdict = phc::verify(&policy, password.expose().as_bytes(), stored.as_deref(), &salt, memory)?;
             if matches!(verdict, Verdict::Wrong { alarm: true }) {
                 alarms.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
                     "a stored password hash is unreadable or outside the accepted bounds; its owner cannot log in"
                 );
             }
-            verdict
+            Ok(verdict)
         })
-        .await
+        .await?
     }
 
     /// How many stored hashes were unreadable or outside the bounds so far.

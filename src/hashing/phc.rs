@@ -1,13 +1,14 @@
 //! Stored hashes: reading them, checking a password against them, and when to make a new one.
 //!
-//! Every outcome but a match by a foreign scheme costs one hash of the current policy: a missing hash is made up for, a
-//! cheaper Argon2 hash is followed by the difference. bcrypt, scrypt and PBKDF2 hashes cannot be levelled.
+//! Every refusal costs one hash of the current policy: a missing hash is made up for, a cheaper Argon2 hash is followed by
+//! the difference, and a dearer one is made anew at its owner's next login. bcrypt, scrypt and PBKDF2 hashes cannot be levelled.
 
 use ::phc::PasswordHash;
 use argon2::{Algorithm, Version};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::{
+    Busy,
     argon::{Cost, Policy, tag_into},
     legacy,
     memory::HashMemory,
@@ -45,16 +46,17 @@ pub(super) fn verify(
     stored: Option<&str>,
     salt: &[u8; 16],
     memory: &mut HashMemory,
-) -> Verdict {
+) -> Result<Verdict, Busy> {
     let check = match stored {
         None => Check::Mismatch(0),
-        Some(text) if text.starts_with("$argon2") => argon2(policy, password, text, memory),
+        Some(text) if text.starts_with("$argon2") => argon2(policy, password, text, memory)?,
         Some(text) => legacy::check(password, text),
     };
-    match check {
+    Ok(match check {
         Check::Match => {
             let current = stored.is_some_and(|text| is_current(policy, text));
-            Verdict::Right { rehash: (!current).then(|| policy.hash(password, salt, memory)) }
+            // Without memory for a new hash the old one serves on.
+            Verdict::Right { rehash: if current { None } else { policy.hash(password, salt, memory).ok() } }
         }
         Check::Mismatch(spent) => {
             policy.burn_rest(spent, password, salt, memory);
@@ -64,23 +66,24 @@ pub(super) fn verify(
             policy.burn_rest(0, password, salt, memory);
             Verdict::Wrong { alarm: true }
         }
-    }
+    })
 }
 
-fn argon2(policy: &Policy, password: &[u8], text: &str, memory: &mut HashMemory) -> Check {
-    let Some(stored) = Stored::parse(text) else { return Check::Unusable };
+fn argon2(policy: &Policy, password: &[u8], text: &str, memory: &mut HashMemory) -> Result<Check, Busy> {
+    let Some(stored) = Stored::parse(text) else { return Ok(Check::Unusable) };
     let secret = match &stored.key_id {
         None => None,
         Some(id) => match policy.peppers.iter().find(|pepper| pepper.id.as_bytes() == id) {
             Some(pepper) => Some(pepper.key.expose()),
-            None => return Check::Unusable,
+            None => return Ok(Check::Unusable),
         },
     };
     let mut tag = vec![0; stored.tag.len()];
-    if !tag_into(&mut tag, stored.algorithm, stored.version, stored.cost, secret, password, &stored.salt, memory) {
-        return Check::Unusable;
+    let (algorithm, version, cost) = (stored.algorithm, stored.version, stored.cost);
+    if !tag_into(&mut tag, algorithm, version, cost, secret, password, &stored.salt, memory)? {
+        return Ok(Check::Unusable);
     }
-    if same(&tag, &stored.tag) { Check::Match } else { Check::Mismatch(stored.cost.work()) }
+    Ok(if same(&tag, &stored.tag) { Check::Match } else { Check::Mismatch(cost.work()) })
 }
 
 /// An Argon2 PHC string, taken apart, inside the bounds.
@@ -122,9 +125,8 @@ fn is_current(policy: &Policy, text: &str) -> bool {
     Stored::parse(text).is_some_and(|stored| {
         stored.algorithm == Algorithm::Argon2id
             && stored.version == Version::V0x13
-            // "Older or weaker": a hash that is dearer than today's policy stays as it is.
-            && stored.cost.work() >= policy.cost.work()
-            && stored.cost.memory_kib >= policy.cost.memory_kib
+            // Dearer ones are made anew as well: their refusals would take longer than those of other people for ever.
+            && stored.cost == policy.cost
             && stored.key_id.as_deref() == policy.pepper().map(|pepper| pepper.id.as_bytes())
     })
 }
@@ -141,25 +143,26 @@ mod tests {
     }
 
     fn check(policy: &Policy, password: &str, stored: &str) -> Verdict {
-        verify(policy, password.as_bytes(), Some(stored), &SALT, &mut HashMemory::default())
+        verify(policy, password.as_bytes(), Some(stored), &SALT, &mut HashMemory::default()).unwrap()
     }
 
     #[test]
     fn the_right_password_on_the_current_policy_needs_no_new_hash() {
         let policy = policy(7168, 1);
-        let stored = policy.hash(b"correct horse", &SALT, &mut HashMemory::default());
+        let stored = policy.hash(b"correct horse", &SALT, &mut HashMemory::default()).unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=7168,t=1,p=1$"), "{stored}");
         assert_eq!(check(&policy, "correct horse", &stored), Verdict::Right { rehash: None });
         assert_eq!(check(&policy, "correct horsf", &stored), Verdict::Wrong { alarm: false });
     }
 
     #[test]
-    fn a_weaker_hash_is_made_anew_and_a_dearer_one_stays() {
+    fn a_hash_of_another_cost_is_made_anew() {
         let (weak, strong) = (policy(7168, 1), policy(8192, 2));
-        let old = weak.hash(b"correct horse", &SALT, &mut HashMemory::default());
-        let Verdict::Right { rehash: Some(new) } = check(&strong, "correct horse", &old) else { panic!("no rehash") };
-        assert_eq!(check(&strong, "correct horse", &new), Verdict::Right { rehash: None });
-        assert_eq!(check(&weak, "correct horse", &new), Verdict::Right { rehash: None });
+        for (before, after) in [(&weak, &strong), (&strong, &weak)] {
+            let old = before.hash(b"correct horse", &SALT, &mut HashMemory::default()).unwrap();
+            let Verdict::Right { rehash: Some(new) } = check(after, "correct horse", &old) else { panic!("no rehash") };
+            assert_eq!(check(after, "correct horse", &new), Verdict::Right { rehash: None });
+        }
     }
 
     #[test]
@@ -167,7 +170,7 @@ mod tests {
         let pepper = |id: &str, byte| Pepper { id: id.into(), key: SecretBytes::new(vec![byte; 32]) };
         let with = |peppers| Policy { peppers, ..policy(7168, 1) };
         let (old, both) = (with(vec![pepper("a", 1)]), with(vec![pepper("b", 2), pepper("a", 1)]));
-        let stored = old.hash(b"correct horse", &SALT, &mut HashMemory::default());
+        let stored = old.hash(b"correct horse", &SALT, &mut HashMemory::default()).unwrap();
         assert_eq!(check(&old, "correct horse", &stored), Verdict::Right { rehash: None });
         let Verdict::Right { rehash: Some(new) } = check(&both, "correct horse", &stored) else { panic!("no rehash") };
         assert_eq!(check(&both, "correct horse", &new), Verdict::Right { rehash: None });
@@ -179,7 +182,7 @@ mod tests {
     #[test]
     fn parameters_outside_the_bounds_are_an_alarm_and_no_work() {
         let policy = policy(7168, 1);
-        let good = policy.hash(b"correct horse", &SALT, &mut HashMemory::default());
+        let good = policy.hash(b"correct horse", &SALT, &mut HashMemory::default()).unwrap();
         for bad in ["m=4294967295", "m=262145", "m=7167", "m=0"] {
             assert_eq!(
                 check(&policy, "correct horse", &good.replace("m=7168", bad)),
@@ -204,16 +207,19 @@ mod tests {
         let policy = policy(7168, 1);
         for (name, algorithm) in [("argon2i", Algorithm::Argon2i), ("argon2d", Algorithm::Argon2d)] {
             let mut tag = [0; 32];
-            assert!(tag_into(
-                &mut tag,
-                algorithm,
-                Version::V0x13,
-                policy.cost,
-                None,
-                b"correct horse",
-                &SALT,
-                &mut HashMemory::default()
-            ));
+            assert!(
+                tag_into(
+                    &mut tag,
+                    algorithm,
+                    Version::V0x13,
+                    policy.cost,
+                    None,
+                    b"correct horse",
+                    &SALT,
+                    &mut HashMemory::default()
+                )
+                .unwrap()
+            );
             let stored =
                 format!("${name}$v=19$m=7168,t=1,p=1${}${}", STANDARD_NO_PAD.encode(SALT), STANDARD_NO_PAD.encode(tag));
             assert!(matches!(check(&policy, "correct horse", &stored), Verdict::Right { rehash: Some(_) }), "{name}");

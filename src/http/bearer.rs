@@ -27,8 +27,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for Bearer {
         if !scheme.eq_ignore_ascii_case(b"bearer") || !(token.is_empty() || token.starts_with(b" ")) {
             return Ok(None);
         }
-        let token = str::from_utf8(token).map_err(|_| Code::InvalidToken)?;
-        Ok(Some(Self(SecretText::new(token.trim_matches(' ')))))
+        // What is no UTF-8 is no token either; it is refused where tokens are judged.
+        Ok(Some(Self(SecretText::new(String::from_utf8_lossy(token).trim_matches(' ')))))
     }
 }
 

@@ -4,15 +4,16 @@
 //! 2. Header lines over 8 KiB (431) and a declared body over 16 KiB (413) go no further.
 //! 3. The route runs in a span that carries id and client address; a handler adds person and session.
 //! 4. An [`ApiError`] in the response's extensions becomes its RFC 9457 body.
-//! 5. Headers of the contract are added, and the request ends in one line at `info` (a 5xx also in one at `error`).
+//! 5. Headers of the contract are added, and the request ends in one line at `info`, also when its client hung up.
+//!    What is behind a 5xx is logged at `error`, behind a refusal at `debug`.
 
-use std::any::Any;
+use std::{any::Any, time::Instant};
 
 use axum::{
     Json as JsonBody,
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue,
+        HeaderMap, HeaderName, HeaderValue, Method,
         header::{
             CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
             STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -33,6 +34,8 @@ use crate::{
 /// The most a request body may have.
 pub const MOST_BODY_BYTES: usize = 16 * 1024;
 const MOST_HEADER_LINE_BYTES: usize = 8 * 1024;
+/// What the log has for a status when the client hung up before there was one (nginx's word for it).
+const CLIENT_GONE: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What the envelope needs to know.
@@ -48,7 +51,7 @@ pub struct Envelope {
 
 /// The middleware.
 pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, next: Next) -> Response {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let id = request_id(request.headers(), &envelope.ambient);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
@@ -56,27 +59,47 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
     let span = tracing::info_span!("request", request_id = id, %address, person = field::Empty, session = field::Empty);
     request.extensions_mut().insert(RequestId(id.clone()));
 
-    let refused = oversized(request.headers());
-    let mut response = match refused {
+    let mut line = Line { span: span.clone(), method, route, started, outcome: None };
+    let mut response = match oversized(request.headers()) {
         Some(code) => ApiError::new(code).into_response(),
-        None => next.run(request).instrument(span.clone()).await,
+        None => next.run(request).instrument(span).await,
     };
     let problem = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &problem {
         response = render(error, response, &id, &envelope);
     }
     headers(response.headers_mut(), &id, envelope.https);
+    line.outcome = Some((response.status().as_u16(), problem));
+    response
+}
 
-    let status = response.status().as_u16();
-    let code = problem.as_ref().map(|error| error.code.as_str());
-    let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    span.in_scope(|| {
-        if let Some(cause) = problem.as_ref().filter(|error| error.code.status() >= 500).and_then(ApiError::cause) {
-            tracing::error!(code, cause, "request failed");
+/// The one line a request ends in, written when it is dropped: a client that hangs up takes the rest of the envelope with
+/// it, and its request is still to be seen.
+struct Line {
+    span: tracing::Span,
+    method: Method,
+    route: String,
+    started: Instant,
+    outcome: Option<(u16, Option<ApiError>)>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let _entered = self.span.enter();
+        let (method, route) = (&self.method, &self.route);
+        let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Some((status, problem)) = &self.outcome else {
+            tracing::info!(%method, route, status = CLIENT_GONE, took_ms, "request");
+            return;
+        };
+        let code = problem.as_ref().map(|error| error.code.as_str());
+        match problem.as_ref().and_then(ApiError::cause) {
+            Some(cause) if *status >= 500 => tracing::error!(code, cause, "request failed"),
+            Some(cause) => tracing::debug!(code, cause, "request refused"),
+            None => {}
         }
         tracing::info!(%method, route, status, code, took_ms, "request");
-    });
-    response
+    }
 }
 
 fn request_id(headers: &HeaderMap, ambient: &Ambient) -> String {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -46,11 +46,8 @@ struct Live {
 }
 
 async fn live(State(app): State<App>) -> Response {
-    if app.is_stopping() {
-        (StatusCode::SERVICE_UNAVAILABLE, Json(Live { status: "stopping" })).into_response()
-    } else {
-        Json(Live { status: "ok" }).into_response()
-    }
+    let status = if app.is_stopping() { "stopping" } else { "ok" };
+    answer(!app.is_stopping(), Live { status })
 }
 
 #[derive(Serialize)]
@@ -88,6 +85,14 @@ async fn ready(State(app): State<App>) -> Response {
         Check::of(mail::probe(app.config.smtp_url.as_ref(), &app.config.data_dir)),
     );
     let ok = [&database, &sessions, &mail].iter().all(|check| check.status == "ok") && !app.is_stopping();
-    let (status, word) = if ok { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "down") };
-    (status, Json(Ready { status: word, checks: Checks { database, sessions, mail } })).into_response()
+    let status = if ok { "ok" } else { "down" };
+    answer(ok, Ready { status, checks: Checks { database, sessions, mail } })
+}
+
+fn answer(ok: bool, body: impl Serialize) -> Response {
+    if ok {
+        Json(body).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
+    }
 }

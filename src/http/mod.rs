@@ -32,7 +32,6 @@ pub async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
     use tracing::Instrument;
-    tokio::spawn(work.in_current_span())
-        .await
-        .unwrap_or_else(|error| Err(ApiError::new(Code::Internal).caused_by(error)))
+    // What a task panicked with may quote anything; its place is logged by the panic hook, and nothing here.
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| Err(Code::Internal.into()))
 }

@@ -176,15 +176,9 @@ impl KeyFiles {
     ///
     /// # Errors
     /// When the folder cannot be made or written.
-    pub fn save(&self, key: &PrivateKey) -> io::Result<()> {
+    pub fn save(&self, key: &PrivateKey, ambient: &Ambient) -> io::Result<()> {
         let pem = key.secret.to_pkcs8_pem(LineEnding::LF).map_err(io::Error::other)?;
-        self.write_once(&format!("{}.pem", key.kid), pem.as_bytes()).map(drop)
-    }
-
-    /// Takes away a key that [`KeyFiles::save`] wrote and nobody will use.
-    pub fn discard(&self, key: &PrivateKey) {
-        // It is only litter: a key in no ring is offered as `next` at a later start, which does no harm.
-        let _ = fs::remove_file(self.dir.join(format!("{}.pem", key.kid)));
+        self.write_once(&format!("{}.pem", key.kid), pem.as_bytes(), ambient)
     }
 
     /// The server secrets in the folder, if there are any: base64, one or a comma list, as `LATCHKEY_SECRET` has it.
@@ -212,23 +206,22 @@ impl KeyFiles {
     /// When the folder cannot be made or written.
     pub fn make_secret(&self, ambient: &Ambient) -> io::Result<()> {
         let secret = Zeroizing::new(STANDARD.encode(Zeroizing::new(ambient.bytes::<32>()).as_slice()));
-        self.write_once(SECRET_FILE, secret.as_bytes()).map(drop)
+        self.write_once(SECRET_FILE, secret.as_bytes(), ambient)
     }
 
     /// Writes a whole file or none, never over another: a crash leaves no half key, and of two nodes on one folder one
-    /// wins. Answers whether it was this call.
-    fn write_once(&self, name: &str, bytes: &[u8]) -> io::Result<bool> {
+    /// wins. The draft has a name that no other process draws, containers that all are process 1 included.
+    fn write_once(&self, name: &str, bytes: &[u8], ambient: &Ambient) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let (path, draft) = (self.dir.join(name), self.dir.join(format!(".{name}.{}", std::process::id())));
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        // A folder from a checkout is open to all; where it is not ours to close, the files' own mode has to do.
+        let _ = fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o700));
+        let (path, draft) = (self.dir.join(name), self.dir.join(format!(".{name}.{}", ambient.uuid())));
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&draft, &path));
         fs::remove_file(&draft)?;
         match written {
-            Ok(()) => {
-                fs::File::open(&self.dir)?.sync_all()?;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Ok(()) => fs::File::open(&self.dir)?.sync_all(),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -3,8 +3,8 @@
 //! 1. Private keys are files (`keys/files.rs`); public halves and states are rows of `signing_keys` (`keys/store.rs`),
 //!    so every node verifies what any node signed, whichever private keys it holds.
 //! 2. At start: files whose key is in no row are taken in (`active` in an empty ring, else `next`); an empty ring on a
-//!    development URL gets one `active` and one `next`. Each is one conditional insert, so of two nodes that start at
-//!    once one makes the ring and the other finds it.
+//!    development URL gets one `active` and one `next`. The conditional insert of the active key decides which of two
+//!    nodes that start at once makes the ring; the other finds its rows and, in a shared folder, its files.
 //! 3. Every two seconds the table is read; what changed is in force from then on. Without the database a node goes on
 //!    with what it had.
 //! 4. Tokens are signed with the `active` key; a node that lacks that file signs with the newest published key it holds
@@ -22,5 +22,5 @@ mod token;
 
 pub use claims::{AccessClaims, Audience};
 pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
-pub use ring::{KeyRing, KeyState, RingError, RingKey, check_secrets, server_secrets};
-pub use token::{MOST_TOKEN_BYTES, TokenFault};
+pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey, check_secrets, server_secrets};
+pub use token::{MOST_TOKEN_BYTES, Signer, TokenFault};

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     ambient::Ambient,
     db::{Db, StoreError, StoreResult, Timestamp},
+    error::{ApiError, Code},
     events::{Event, Kind},
     secret::ServerSecrets,
 };
@@ -105,6 +106,17 @@ pub enum RingError {
     ForeignSecret,
 }
 
+/// This node holds no private key of the ring, so it can verify and not sign.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this node holds no private key of the ring")]
+pub struct NoSigningKey;
+
+impl From<NoSigningKey> for ApiError {
+    fn from(error: NoSigningKey) -> Self {
+        Self::new(Code::Unavailable).caused_by(error)
+    }
+}
+
 /// The key ring of this node.
 #[derive(Clone)]
 pub struct KeyRing {
@@ -186,10 +198,11 @@ impl KeyRing {
         may_make: bool,
         ambient: &Ambient,
     ) -> Result<Self, RingError> {
-        let mut keys = files.load()?;
+        // Rows before files: who makes a ring writes its files before it commits its rows.
         let mut conn = db.read().await?;
         let rows = store::ring(&mut conn).await?;
         drop(conn);
+        let mut keys = files.load()?;
         for key in keys.iter().filter(|key| rows.iter().all(|row| row.kid != key.kid)) {
             take_in(db, key, ambient).await?;
         }
@@ -201,6 +214,14 @@ impl KeyRing {
             // Read back rather than kept: another node may have been first, and share this folder.
             keys = files.load()?;
         }
+        Self::read(db, &keys, issuer).await
+    }
+
+    /// The ring as the table has it and these private keys; nothing is taken in or made.
+    ///
+    /// # Errors
+    /// See [`RingError`].
+    pub async fn read(db: &Db, keys: &[PrivateKey], issuer: &str) -> Result<Self, RingError> {
         let private =
             keys.iter().filter_map(Signer::new).map(|signer| (signer.kid.clone(), Arc::new(signer))).collect();
         let ring = Self {
@@ -225,7 +246,7 @@ impl KeyRing {
         let usable = |row: &&KeyRow| self.private.contains_key(&row.kid) && row.state == KeyState::Next;
         if !rows.iter().any(|row| usable(&row)) {
             let key = PrivateKey::generate(ambient);
-            files.save(&key)?;
+            files.save(&key, ambient)?;
             take_in(db, &key, ambient).await?;
         }
         self.reload(db).await?;
@@ -249,11 +270,15 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Signs an access token, or `None` when this node holds no private key of the ring.
-    #[must_use]
-    pub fn sign(&self, claims: &AccessClaims) -> Option<String> {
-        let signer = self.snapshot().signer.clone()?;
-        signer.sign(claims)
+    /// The key that signs at present.
+    ///
+    /// Asked for *before* a session is opened or moved: a node that moved a refresh chain and then could not sign would
+    /// let its client come back with a token that looks stolen.
+    ///
+    /// # Errors
+    /// [`NoSigningKey`].
+    pub fn signer(&self) -> Result<Arc<Signer>, NoSigningKey> {
+        self.snapshot().signer.clone().ok_or(NoSigningKey)
     }
 
     /// The claims of a token that is authentic and may be used at Latchkey's own endpoints now.
@@ -349,23 +374,19 @@ async fn take_in(db: &Db, key: &PrivateKey, ambient: &Ambient) -> StoreResult<()
 }
 
 /// Makes `active` and `next` in an empty ring, unless another node does first.
+///
+/// The files are written between winning and committing. Before, and a node that finds them takes them for an
+/// operator's keys; after, and a crash leaves an active key that nobody holds. It is the one place where a transaction
+/// waits for something else than the database, once in the life of an installation.
 async fn make_ring(db: &Db, files: &KeyFiles, ambient: &Ambient) -> Result<(), RingError> {
     let (active, next) = (PrivateKey::generate(ambient), PrivateKey::generate(ambient));
-    // Files first: a row whose private key was never written would be an active key that nobody holds.
-    files.save(&active)?;
-    files.save(&next)?;
     let mut tx = db.begin(ambient.now()).await?;
-    let won = store::publish(&mut tx, &active.kid, &active.jwk, KeyState::Active).await?;
-    if won {
+    if store::publish(&mut tx, &active.kid, &active.jwk, KeyState::Active).await? {
         store::publish(&mut tx, &next.kid, &next.jwk, KeyState::Next).await?;
         for key in [&active, &next] {
             Event::new(Kind::KeyPublished).with("kid", &key.kid).record(&mut tx, ambient).await?;
+            files.save(key, ambient)?;
         }
     }
-    tx.commit().await?;
-    if !won {
-        files.discard(&active);
-        files.discard(&next);
-    }
-    Ok(())
+    Ok(tx.commit().await?)
 }

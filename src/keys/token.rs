@@ -43,14 +43,14 @@ pub enum TokenFault {
 }
 
 /// A key that signs, parsed once, with the header of its tokens rendered once.
-pub(super) struct Signer {
-    pub kid: String,
+pub struct Signer {
+    pub(super) kid: String,
     header: String,
     pair: EcdsaKeyPair,
 }
 
 impl Signer {
-    pub fn new(key: &PrivateKey) -> Option<Self> {
+    pub(super) fn new(key: &PrivateKey) -> Option<Self> {
         let (scalar, point) = key.parts();
         let pair =
             EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &scalar, &point).ok()?;
@@ -60,6 +60,7 @@ impl Signer {
     }
 
     /// The signed token, or `None` when the library has no randomness.
+    #[must_use]
     pub fn sign(&self, claims: &AccessClaims) -> Option<String> {
         let claims = serde_json::to_vec(claims).ok()?;
         let mut token = String::with_capacity(self.header.len() + claims.len() * 4 / 3 + 96);
@@ -123,14 +124,19 @@ pub(super) fn authentic(
     let (head, claims) = message.split_once('.').ok_or(TokenFault::Malformed)?;
     let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Malformed);
 
-    let head: Head = serde_json::from_slice(&decode(head)?).map_err(|_| TokenFault::ForeignHeader)?;
+    let head: Head = object(&decode(head)?).ok_or(TokenFault::ForeignHeader)?;
     let foreign = [&head.crit, &head.jwk, &head.jku, &head.x5u, &head.x5c].iter().any(|member| member.0);
     if head.alg != "ES256" || head.typ != TYPE || foreign {
         return Err(TokenFault::ForeignHeader);
     }
     let key = key_of(&head.kid).ok_or(TokenFault::UnknownKey)?;
     key.verify_sig(message.as_bytes(), &decode(signature)?).map_err(|_| TokenFault::BadSignature)?;
-    serde_json::from_slice(&decode(claims)?).map_err(|_| TokenFault::BadClaims)
+    object(&decode(claims)?).ok_or(TokenFault::BadClaims)
+}
+
+/// A JSON object as a `T`. Serde would take an array of the members' values for one as well.
+fn object<T: serde::de::DeserializeOwned>(json: &[u8]) -> Option<T> {
+    (json.trim_ascii_start().first() == Some(&b'{')).then(|| serde_json::from_slice(json).ok())?
 }
 
 /// Judges what an authentic token claims, for Latchkey's own endpoints.

@@ -56,8 +56,8 @@ pub fn check(field: &'static str, password: &SecretText, context: &Context) -> R
     if length > MOST_CHARACTERS || text.len() > MOST_BYTES {
         refuse("too_long", TOO_LONG);
     }
-    if text.chars().any(names::is_unsafe) {
-        refuse("forbidden_character", "Leave out line breaks, control characters and invisible direction marks.");
+    if text.chars().any(names::is_forbidden) {
+        refuse("forbidden_character", "Leave out line breaks, NUL and invisible direction marks.");
     }
     if BLOCKLIST.contains(lower.as_str()) {
         refuse("too_common", "This is one of the commonest passwords, which are tried first. Choose another one.");
@@ -79,7 +79,7 @@ pub fn presented(password: &SecretText) -> Option<SecretText> {
         return None;
     }
     let normal = SecretText::new(names::normalized_password(password.expose()));
-    let fits = normal.expose().len() <= MOST_BYTES && !normal.expose().chars().any(names::is_unsafe);
+    let fits = normal.expose().len() <= MOST_BYTES && !normal.expose().chars().any(names::is_forbidden);
     fits.then_some(normal)
 }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{RefreshToken, device, tokens};
 use crate::{
-    accounts::{self, Login, Status},
+    accounts::{self, Credentials, Login, Status},
     app::App,
     db::StoreError,
     ephemeral::{Device, EphemeralError, SessionRecord},
@@ -17,6 +17,7 @@ use crate::{
     events::{Event, Kind, Origin},
     hashing::{Busy, Verdict},
     http::{Fields, FromFields, Json, finish},
+    names,
     passwords::policy,
     secret::SecretText,
 };
@@ -38,6 +39,11 @@ impl FromFields for LoginRequest {
         if transport.is_some_and(|transport| transport != "body") {
             fields.fault::<()>("refresh_transport", "unsupported", "This must be \"body\".");
         }
+        for (name, text) in [("email", &email), ("username", &username)] {
+            if text.as_ref().is_some_and(|text| text.chars().any(names::is_forbidden)) {
+                fields.fault::<()>(name, "forbidden_character", "Leave out line breaks, NUL and invisible marks.");
+            }
+        }
         let login = match (email, username) {
             (Some(email), None) => Some(Login::Email(email)),
             (None, Some(username)) => Some(Login::Username(username)),
@@ -56,14 +62,18 @@ pub(super) async fn login(
     Json(request): Json<LoginRequest>,
 ) -> Result<JsonBody<tokens::Tokens>, ApiError> {
     let password = policy::presented(&request.password).ok_or_else(|| {
-        let fault =
-            FieldFault::new("password", "malformed", "No password is longer than 512 bytes or has control characters.");
+        let fault = FieldFault::new(
+            "password",
+            "malformed",
+            "No password is longer than 512 bytes or has line breaks, NUL or direction marks.",
+        );
         ApiError::fields(Code::InvalidBody, vec![fault])
     })?;
     let device = device::of(headers.get(USER_AGENT).map(axum::http::HeaderValue::as_bytes).unwrap_or_default());
+    let signer = app.keys.signer()?;
     finish(async move {
         let signed_in = sign_in(&app, &origin, &request.login, password, device).await?;
-        tokens::issue(&app, signed_in.record.created_at, &signed_in.token, &signed_in.record, signed_in.roles)
+        tokens::issue(&app, &signer, signed_in.record.created_at, &signed_in.token, &signed_in.record, signed_in.roles)
     })
     .await
 }
@@ -110,7 +120,10 @@ async fn sign_in(
     device: Device,
 ) -> Result<SignedIn, Refused> {
     let found = accounts::credentials(&app.db, login).await?;
-    let stored = found.as_ref().and_then(|credentials| credentials.password_hash.clone());
+    // The hash of somebody who may not sign in is not even looked at: a match could cost a second hash, for the new
+    // one, and that would tell.
+    let may_sign_in = |found: &&Credentials| found.person.status == Status::Active;
+    let stored = found.as_ref().filter(may_sign_in).and_then(|found| found.password_hash.clone());
     let verdict = app.hasher.verify(password, stored.clone()).await.map_err(Refused::Busy)?;
 
     // Judged after the hash, which costs the same for all.
@@ -118,9 +131,6 @@ async fn sign_in(
         return Err(Refused::Credentials);
     };
     let person = found.person;
-    if person.status != Status::Active {
-        return Err(Refused::Credentials);
-    }
 
     let now = app.ambient.now();
     let settings = &app.config.tokens;

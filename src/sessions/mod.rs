@@ -47,7 +47,7 @@ fn end_until(app: &App, now: Timestamp) -> Timestamp {
     now.after(app.config.tokens.refresh_absolute_ttl).after(END_MARGIN)
 }
 
-/// Forgets the ends of sessions that could not be alive any more.
+/// Forgets a batch of ends of sessions that could not be alive any more, and tells how many there were.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -1,5 +1,7 @@
 //! `POST /refresh`.
 
+use std::time::Duration;
+
 use axum::{Json as JsonBody, extract::State};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -16,6 +18,9 @@ use crate::{
     mail::{Mail, MailKind},
     secret::SecretText,
 };
+
+const HEAL_ATTEMPTS: u32 = 10;
+const HEAL_PAUSE: Duration = Duration::from_secs(3);
 
 /// The refresh token.
 #[derive(Debug, ToSchema)]
@@ -39,10 +44,11 @@ pub(super) async fn refresh(
 ) -> Result<JsonBody<tokens::Tokens>, ApiError> {
     let text = request.refresh_token.ok_or(Code::MissingToken)?;
     let token = RefreshToken::parse(text.expose(), &app.secrets).ok_or(Code::InvalidRefreshToken)?;
+    let signer = app.keys.signer()?;
     finish(async move {
         let now = app.ambient.now();
         let (record, roles) = rotate(&app, &origin, now, &token).await?;
-        tokens::issue(&app, now, &token, &record, roles)
+        tokens::issue(&app, &signer, now, &token, &record, roles)
     })
     .await
 }
@@ -105,7 +111,7 @@ async fn rotate(
         Decision::Moved(record) | Decision::Repeated(record) => Ok((record, roles)),
         Decision::Healed(record) => {
             tracing::warn!("the session store had lost writes; a session was moved on to its client's generation");
-            note_heal(app, origin, token).await?;
+            keep_heal(app, origin, token).await;
             Ok((record, roles))
         }
         Decision::Unknown => Err(Refused::Unknown),
@@ -127,6 +133,24 @@ pub(super) fn claim(app: &App, token: &RefreshToken, epoch: Option<i64>) -> Rota
         idle: settings.refresh_idle_ttl,
         grace: settings.refresh_grace,
     }
+}
+
+/// Writes the event, and goes on trying behind the answer if that fails: the session has moved, so no later request
+/// would find anything to heal.
+async fn keep_heal(app: &App, origin: &Origin, token: &RefreshToken) {
+    if note_heal(app, origin, token).await.is_ok() {
+        return;
+    }
+    let (app, origin, token) = (app.clone(), origin.clone(), token.clone());
+    tokio::spawn(async move {
+        for _ in 0..HEAL_ATTEMPTS {
+            tokio::time::sleep(HEAL_PAUSE).await;
+            match note_heal(&app, &origin, &token).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "cannot write the event of a healed session"),
+            }
+        }
+    });
 }
 
 async fn note_heal(app: &App, origin: &Origin, token: &RefreshToken) -> StoreResult<()> {

@@ -20,8 +20,11 @@ pub(super) async fn end(tx: &mut Tx, session: Uuid, person: Uuid, until: Timesta
 /// Drops ends that are past their `until`.
 pub(super) async fn forget_ends(tx: &mut Tx) -> StoreResult<u64> {
     let now = tx.now();
-    on!(tx, |c| sqlx::query("DELETE FROM ended_sessions WHERE \"until\" < $1")
-        .bind(now)
-        .execute(c)
-        .map_ok(|done| done.rows_affected()))
+    on!(tx, |c| sqlx::query(
+        "DELETE FROM ended_sessions WHERE session_id IN
+             (SELECT session_id FROM ended_sessions WHERE \"until\" < $1 LIMIT 1000)"
+    )
+    .bind(now)
+    .execute(c)
+    .map_ok(|done| done.rows_affected()))
 }

@@ -12,7 +12,7 @@ use crate::{
     db::Timestamp,
     ephemeral::SessionRecord,
     error::{ApiError, Code},
-    keys::{AccessClaims, Audience},
+    keys::{AccessClaims, Audience, Signer},
 };
 
 /// RFC 6749 §5.1, with what our clients want to know besides.
@@ -28,17 +28,13 @@ pub(super) struct Tokens {
     session_id: Uuid,
 }
 
-/// A node that holds no private key of the ring cannot sign.
-#[derive(Debug, thiserror::Error)]
-#[error("this node holds no private key of the ring")]
-struct NoSigningKey;
-
 /// Makes both tokens for a session as it stands at `now`.
 ///
 /// # Errors
-/// `unavailable` when this node holds no private key of the ring.
+/// `unavailable` when the signing library has no randomness.
 pub(super) fn issue(
     app: &App,
+    signer: &Signer,
     now: Timestamp,
     token: &RefreshToken,
     record: &SessionRecord,
@@ -60,8 +56,7 @@ pub(super) fn issue(
         amr: vec!["pwd".to_owned()],
         roles,
     };
-    let access_token =
-        app.keys.sign(&claims).ok_or_else(|| ApiError::new(Code::Unavailable).caused_by(NoSigningKey))?;
+    let access_token = signer.sign(&claims).ok_or(Code::Unavailable)?;
     let refresh_token = RefreshToken { generation: record.generation, ..token.clone() }.render(&app.secrets);
     Ok(JsonBody(Tokens {
         access_token,

@@ -58,7 +58,7 @@ async fn refusals_of_a_login_cost_the_same(stack: Stack) {
         ("disabled", PASSWORD),
         ("passwordless", PASSWORD),
         ("unknown", PASSWORD),
-        ("no\u{0}name", PASSWORD),
+        ("no@such", PASSWORD),
     ] {
         let email = format!("{name}@example.com");
         let (cost, reply) = spent(&app, app.anonymous().login(&email, password)).await;

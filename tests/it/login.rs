@@ -112,15 +112,14 @@ async fn exactly_one_name_is_needed(stack: Stack) {
 async fn hostile_text_is_refused_and_never_an_error(stack: Stack) {
     let app = stack.app().await;
     app.person("alice").await;
-    for name in [
-        "",
-        "\u{0}",
-        "alice@example.com\u{0}",
-        "alice@example.com ",
-        "a'; DROP TABLE users; --",
-        "\u{202e}",
-        "х".repeat(5000).as_str(),
-    ] {
+    for name in ["\u{0}", "alice@example.com\u{0}", "alice\r\n", "\u{202e}"] {
+        for field in ["email", "username"] {
+            let body = json!({field: name, "password": PASSWORD});
+            let reply = app.anonymous().post("/login", body).await.is_problem(422, "invalid_body");
+            assert_eq!(reply.reasons(), [format!("{field}:forbidden_character")]);
+        }
+    }
+    for name in ["", "alice@example.com ", "a'; DROP TABLE users; --", "х".repeat(5000).as_str()] {
         for field in ["email", "username"] {
             let body = json!({field: name, "password": PASSWORD});
             app.anonymous().post("/login", body).await.is_problem(401, "invalid_credentials");

@@ -7,20 +7,20 @@
 
 mod budgets;
 mod contract;
-//mod faults;
-//mod house;
+mod faults;
+mod house;
 mod http;
-//mod keys;
+mod keys;
 mod login;
 mod logout;
 mod me;
-//mod migrations;
-//mod process;
+mod migrations;
+mod process;
 mod refresh;
 mod register;
 mod settings;
 mod support;
-//mod tokens;
+mod tokens;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -35,19 +35,19 @@ fn main() -> ExitCode {
     let tests = [
         budgets::tests(),
         contract::tests(),
-        //faults::tests(),
-        //house::tests(),
+        faults::tests(),
+        house::tests(),
         http::tests(),
-        //keys::tests(),
+        keys::tests(),
         login::tests(),
         logout::tests(),
         me::tests(),
-        //migrations::tests(),
-        //process::tests(),
+        migrations::tests(),
+        process::tests(),
         refresh::tests(),
         register::tests(),
         settings::tests(),
-        //tokens::tests(),
+        tokens::tests(),
     ];
     let trials = tests.into_iter().flatten().flat_map(trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

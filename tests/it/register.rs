@@ -144,6 +144,7 @@ async fn weak_passwords_are_refused_with_every_reason(stack: Stack) {
         ("Latchkey!", &["password:personal"]),
         ("alice", &["password:too_short", "password:personal"]),
         ("with\u{0}nul-inside", &["password:forbidden_character"]),
+        ("with\nline-inside", &["password:forbidden_character"]),
     ] {
         let body = json!({"email": "alice@example.com", "password": password});
         let reply = app.anonymous().post("/register", body).await.is_problem(422, "weak_password");

@@ -74,6 +74,7 @@ fn every_bad_value_is_a_fault_by_its_name() {
         ("LATCHKEY_PRODUCT_NAME", &["a\nb"]),
         ("LATCHKEY_EVENT_RETENTION", &["0s"]),
         ("LATCHKEY_LOG", &["loud"]),
+        ("RUST_LOG", &["latchkey=noisy", "a=b=c"]),
     ] {
         for value in values {
             assert_eq!(faults(&[(name, value)]), [name], "{value}");

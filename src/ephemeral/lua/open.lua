@@ -1,12 +1,12 @@
--- Keeps a new session. KEYS[1]: the person's hash. ARGV: now, session id, record, cap.
+-- Keeps a new session. KEYS[1]: the person's hash. ARGV: now, session id, record, cap, longest lifetime in s.
 -- Dead fields go in passing; at the cap the least recently used session goes; the key lives an hour longer than its
 -- longest-lived session (the TTL is only the broom: expiry is decided by the records).
-local now, cap = tonumber(ARGV[1]), tonumber(ARGV[4])
+local now, cap, most = tonumber(ARGV[1]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local live, dead, longest = {}, {}, 0
 
 local function expiry(record)
   local created, made, idle, absolute = struct.unpack('>I6I6I4I4', record, 7)
-  return math.min(made + idle * 1000, created + absolute * 1000), made
+  return math.min(made + idle * 1000, created + math.min(absolute, most) * 1000), made
 end
 
 local all = redis.call('HGETALL', KEYS[1])

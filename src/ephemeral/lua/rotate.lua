@@ -1,5 +1,6 @@
 -- The rule of refresh, line by line as SessionRecord::rotate. KEYS[1]: the person's hash.
--- ARGV: now, session id, generation, nonce hash, epoch ('' when SQL refused), idle in s, grace in ms.
+-- ARGV: now, session id, generation, nonce hash, epoch ('' when SQL refused), idle in s, grace in ms,
+-- longest lifetime in s.
 -- Answers the name of the decision and the record as it is then.
 local now, presented = tonumber(ARGV[1]), tonumber(ARGV[3])
 local record = redis.call('HGET', KEYS[1], ARGV[2])
@@ -7,6 +8,7 @@ if not record then return { 'unknown' } end
 if struct.unpack('B', record) ~= 1 then return { 'layout' } end
 
 local epoch, created, made, idle, absolute, current, nonce = struct.unpack('>I4I6I6I4I4I4c16', record, 3)
+absolute = math.min(absolute, tonumber(ARGV[8]))
 if now >= math.min(made + idle * 1000, created + absolute * 1000) then
   redis.call('HDEL', KEYS[1], ARGV[2])
   return { 'unknown' }

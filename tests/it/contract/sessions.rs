@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Test> {
         rotation_moves_repeats_heals_and_finds_theft,
         rotation_refuses_what_does_not_fit_and_changes_nothing,
         rotation_never_outlives_the_absolute_lifetime,
+        a_record_lives_no_longer_than_todays_setting,
         extreme_values_survive_the_packing,
         of_many_rotations_at_once_one_moves,
     ]
@@ -53,7 +54,7 @@ fn rotate(generation: u32) -> Rotate {
 }
 
 async fn opened(stack: &Stack, record: &SessionRecord) -> (Ephemeral, Uuid, Uuid, crate::support::TestApp) {
-    let app = stack.app().await;
+    let app = stack.app_with(&[("LATCHKEY_REFRESH_ABSOLUTE_TTL", "3650d")]).await;
     let (user, session) = (Uuid::from_u128(0xA11CE), Uuid::from_u128(0x5E55));
     let store = app.ephemeral.clone();
     store.open(record.made_at, user, session, record, 50).await.unwrap();
@@ -174,6 +175,24 @@ async fn rotation_never_outlives_the_absolute_lifetime(stack: Stack) {
     assert_eq!((moved.idle, moved.expires_at()), (7 * DAY, at(100)));
     assert!(store.find(at(99), user, session).await.unwrap().is_some());
     assert_eq!(store.find(at(100), user, session).await.unwrap(), None);
+}
+
+async fn a_record_lives_no_longer_than_todays_setting(stack: Stack) {
+    let app = stack.app_with(&[("LATCHKEY_REFRESH_ABSOLUTE_TTL", "10d")]).await;
+    let (store, user, session) = (app.ephemeral.clone(), Uuid::from_u128(1), Uuid::from_u128(2));
+    // Opened under a setting of 30 days by a node that is not restarted yet.
+    let old = SessionRecord { idle: 20 * DAY, ..record(at(0)) };
+    store.open(at(0), user, session, &old, 50).await.unwrap();
+    let (alive, dead) = (at(10 * 86_400 - 1), at(10 * 86_400));
+    assert!(store.find(alive, user, session).await.unwrap().is_some());
+    assert_eq!(store.find(dead, user, session).await.unwrap(), None);
+    store.close_others(dead, user, Some((session, 5))).await.unwrap();
+    assert_eq!(store.find(alive, user, session).await.unwrap(), None);
+    store.open(at(0), user, session, &old, 50).await.unwrap();
+    assert_eq!(store.rotate(dead, user, session, &rotate(0)).await.unwrap(), Decision::Unknown);
+    store.open(at(0), user, session, &old, 50).await.unwrap();
+    store.open(dead, user, Uuid::from_u128(3), &record(dead), 1).await.unwrap();
+    assert_eq!(store.list(dead, user).await.unwrap().len(), 1);
 }
 
 async fn extreme_values_survive_the_packing(stack: Stack) {

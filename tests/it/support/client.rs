@@ -57,6 +57,7 @@ impl Reply {
 
     /// Asserts that it is the problem of this code.
     #[track_caller]
+    #[expect(clippy::wrong_self_convention, reason = "it reads as a sentence, and gives the reply on")]
     pub fn is_problem(self, status: u16, code: &str) -> Self {
         assert_eq!(self.header("content-type"), "application/problem+json", "{}", String::from_utf8_lossy(&self.body));
         let problem = self.json();

@@ -15,7 +15,7 @@ use std::{
 
 pub use app::TestApp;
 pub use client::{Client, Person, Reply, json_body};
-pub use process::{Process, free_port};
+pub use process::Process;
 pub use proxy::{Mode, Proxy};
 pub use stack::{Stack, StackKind};
 
