@@ -109,7 +109,7 @@ async fn needs_nobody(app: &TestApp) {
         assert_eq!(keys["keys"].as_array().map(Vec::len), Some(2), "{keys}");
         assert_eq!(internal(app, "/health/live").await.0, 200);
     };
-    timeout(Duration::from_secs(1), ask).await.expect("nothing is waited for");
+    timeout(WITHOUT_DATABASE, ask).await.expect("none of them waits for a store");
 }
 
 /// A path of the internal listener.
