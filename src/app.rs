@@ -5,7 +5,8 @@
 //!
 //! 1. `envelope`: everything below it, refusals and panics included, gets an id, headers, a body and a log line.
 //! 2. catch-panic: a panic in a handler is a 500 for one client and not the end of its connection.
-//! 3. routes, with our own answers for unknown paths and methods.
+//! 3. `cors`: answers preflights of listed origins, and lets their pages read what comes back.
+//! 4. routes, with our own answers for unknown paths and methods.
 
 use std::{
     fs, io,
@@ -33,6 +34,7 @@ use crate::{
     hashing::{Hasher, Policy},
     http,
     keys::{self, KeyFiles, KeyRing, RingError},
+    passwords,
     secret::ServerSecrets,
     sessions,
 };
@@ -166,6 +168,13 @@ pub async fn migrate(config: &Config, db: &Db) -> Result<(), StartError> {
     Ok(outcome?)
 }
 
+/// The API document (OpenAPI 3.1) of a server at `public_url`, made from the handlers.
+#[must_use]
+pub fn api_document(public_url: &str) -> serde_json::Value {
+    let (_, collected) = App::routes().split_for_parts();
+    http::openapi::document(&collected, public_url)
+}
+
 /// Whether keys and secret may be made without being asked for: only where nobody but this machine relies on them.
 #[must_use]
 pub fn may_make_keys(config: &Config) -> bool {
@@ -218,6 +227,12 @@ impl App {
         self.wrap(router)
     }
 
+    /// The API document of this server.
+    #[must_use]
+    pub fn openapi(&self) -> serde_json::Value {
+        api_document(self.config.public_url.as_str())
+    }
+
     /// The routes of the internal listener.
     pub fn internal_router(&self) -> Router {
         self.wrap(http::internal_routes())
@@ -227,7 +242,9 @@ impl App {
         OpenApiRouter::new()
             .merge(accounts::routes())
             .merge(sessions::routes())
+            .merge(passwords::routes())
             .merge(http::well_known_routes())
+            .merge(http::docs_routes())
             .merge(http::health_routes())
     }
 
@@ -240,6 +257,7 @@ impl App {
         router
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed)
+            .layer(middleware::from_fn_with_state(http::Cors::new(&self.config.cors_origins), http::Cors::layer))
             .layer(CatchPanicLayer::custom(http::panicked))
             .layer(middleware::from_fn_with_state(envelope, http::envelope))
             .with_state(self.clone())
@@ -281,6 +299,7 @@ impl App {
         }
         sweep!("sessions", self.ephemeral.sweep(now));
         sweep!("remembered ends", sessions::sweep(&self.db, now));
+        sweep!("deleted people", accounts::sweep(&self.db, now, self.config.deleted_retention));
         sweep!("events", events::sweep(&self.db, &self.ambient, self.config.event_retention));
     }
 

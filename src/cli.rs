@@ -42,6 +42,8 @@ enum Command {
     /// The settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the API document (OpenAPI 3.1)
+    Openapi,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +76,10 @@ pub fn run() -> ExitCode {
         Ok(config) => config,
         Err(faults) => return bad_settings(&faults),
     };
+    if let Command::Openapi = command {
+        println!("{:#}", app::api_document(config.public_url.as_str()));
+        return ExitCode::SUCCESS;
+    }
     telemetry::start(config.log, &config.log_filter);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -85,7 +91,7 @@ pub fn run() -> ExitCode {
             Command::Migrate => migrate(&config).await,
             Command::Keys(KeysCommand::List) => list_keys(&config).await,
             Command::Keys(KeysCommand::Generate) => generate_keys(&config).await,
-            Command::Config(ConfigCommand::Check) => Ok(()),
+            Command::Config(ConfigCommand::Check) | Command::Openapi => Ok(()),
         }
     });
     // Nobody waits for a hash that is still under way.

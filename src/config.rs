@@ -48,8 +48,12 @@ pub struct Config {
     pub passwords: PasswordSettings,
     /// Shown to people, and refused inside passwords.
     pub product_name: String,
+    /// How long the data of a deleted person is kept.
+    pub deleted_retention: Duration,
     /// How long events are kept.
     pub event_retention: Duration,
+    /// Origins whose pages may call the API.
+    pub cors_origins: Vec<PublicUrl>,
     /// How log lines look.
     pub log: LogFormat,
     /// Which log lines are written.
@@ -231,6 +235,8 @@ impl Config {
         let redis_prefix = reader.required("LATCHKEY_REDIS_PREFIX", parse::redis_prefix);
         let db_pool = reader.within("LATCHKEY_DB_POOL", 1, 1000);
         let product_name = reader.required("LATCHKEY_PRODUCT_NAME", parse::product_name);
+        let deleted_retention = reader.lifetime("LATCHKEY_DELETED_RETENTION");
+        let cors_origins = reader.list("LATCHKEY_CORS_ORIGINS", PublicUrl::parse);
         let event_retention = reader.lifetime("LATCHKEY_EVENT_RETENTION");
         let log = reader.required("LATCHKEY_LOG", parse::log_format);
         let log_filter = reader.required("RUST_LOG", parse::log_filter);
@@ -278,7 +284,9 @@ impl Config {
                 db_pool: db_pool?,
                 secrets: secrets.filter(|list| !list.is_empty()),
                 product_name: product_name?,
+                deleted_retention: deleted_retention?,
                 event_retention: event_retention?,
+                cors_origins: cors_origins?,
                 log: log?,
                 log_filter: log_filter?,
             })

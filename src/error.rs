@@ -114,6 +114,21 @@ codes! {
         "Something went wrong on our side. The request id finds it in the log.";
 }
 
+/// Names the problems that one operation can answer, for its API document: `problems!(LoginProblems: Busy, …)` makes a type
+/// that stands among its `responses(…)`. Problems that every operation can answer are added in `http::openapi`.
+macro_rules! problems {
+    ($name:ident: $($code:ident),+ $(,)?) => {
+        pub(super) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+                $crate::http::openapi::problem_responses(&[$($crate::error::Code::$code),+])
+            }
+        }
+    };
+}
+pub(crate) use problems;
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -6,30 +6,45 @@
 //! 3. One transaction inserts the person unless address or name is taken, and writes the event. The partial unique
 //!    indexes decide the race of two registrations; no reading first, since what was read would be old by then.
 //!
+//! Acts of a signed-in person that need the password again ([`confirm`]): a new username, deletion, and in `passwords` a
+//! new password. 1. One read gives hash and epoch together. 2. One hash. 3. One transaction that only acts while the
+//! epoch is still the one that was read; deletion and a new password move it, which ends sessions on every node.
+//! 4. Then the session store is tidied. A deletion wipes the hash at once and frees the address; the rest of the row goes
+//! after `LATCHKEY_DELETED_RETENTION` ([`sweep`]).
+//!
 //! A signed-in request ([`Caller`]): token → session record and person, both stores at once → same epoch, not ended.
 //! `Caller` lives here and not in `http/`, because it reads a person, and the kernel knows no slice.
 
 mod caller;
+mod confirm;
+mod delete;
 mod me;
 mod model;
 mod register;
 mod store;
+mod update;
+
+use std::time::Duration;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 pub use caller::{Caller, verify};
+pub use confirm::{Confirmed, NotConfirmed, confirm};
 pub use model::{Credentials, Person, Status, User};
 
 use crate::{
     app::App,
-    db::{Conn, Db, StoreResult, Tx},
+    db::{Conn, Db, StoreResult, Timestamp, Tx},
     names,
 };
 
 /// The routes of this slice.
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(register::register)).routes(routes!(me::me))
+    OpenApiRouter::new()
+        .routes(routes!(register::register))
+        .routes(routes!(me::me, update::update_me, delete::delete_me))
+        .routes(routes!(delete::post_delete_me))
 }
 
 /// How somebody says who they are at a login.
@@ -75,6 +90,32 @@ pub async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uuid) -> 
 /// When the database does not answer.
 pub async fn note_sign_in(tx: &mut Tx, person: Uuid, checked: &str, rehash: Option<&str>) -> StoreResult<()> {
     store::note_sign_in(tx, person, checked, rehash.unwrap_or(checked)).await
+}
+
+/// Puts a new hash in the place of the confirmed one and moves the epoch, which it tells. `None` when the person changed
+/// meanwhile.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn replace_password(
+    tx: &mut Tx,
+    person: Uuid,
+    confirmed: &Confirmed,
+    hash: &str,
+) -> StoreResult<Option<i64>> {
+    store::replace_password(tx, person, confirmed, hash).await
+}
+
+/// Removes a batch of people who were deleted before `now - retention`, with what tells of them elsewhere, and tells how
+/// many there were.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sweep(db: &Db, now: Timestamp, retention: Duration) -> StoreResult<u64> {
+    let mut tx = db.begin(now).await?;
+    let swept = store::purge(&mut tx, now.before(retention)).await?;
+    tx.commit().await?;
+    Ok(swept)
 }
 
 /// Adds one to the person's epoch, which ends every session that carries the old one. `None` when there is nobody.

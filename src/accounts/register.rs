@@ -13,7 +13,7 @@ use super::{Person, User, store};
 use crate::{
     app::App,
     db::StoreError,
-    error::{ApiError, Code, FieldFault},
+    error::{ApiError, Code, FieldFault, problems},
     events::{Event, Kind, Origin},
     hashing::Busy,
     http::{Fields, FromFields, Json, finish},
@@ -21,6 +21,9 @@ use crate::{
     passwords::policy::{self, Context},
     secret::SecretText,
 };
+
+problems!(RegisterProblems: InvalidEmail, InvalidUsername, InvalidDisplayName, InvalidLocale, WeakPassword,
+    EmailTaken, UsernameTaken, RegistrationClosed, Busy);
 
 /// Who wants an account.
 #[derive(Debug, ToSchema)]
@@ -60,8 +63,8 @@ pub(super) struct Registered {
 }
 
 /// Makes an account.
-#[utoipa::path(post, path = "/register", request_body = RegisterRequest,
-    responses((status = 201, body = Registered)))]
+#[utoipa::path(post, path = "/register", tag = "sessions", request_body = RegisterRequest,
+    responses((status = 201, body = Registered), RegisterProblems))]
 pub(super) async fn register(
     State(app): State<App>,
     origin: Origin,

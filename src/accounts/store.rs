@@ -4,10 +4,12 @@ use futures_util::TryFutureExt;
 use uuid::Uuid;
 
 use super::{
+    Confirmed,
     model::{Credentials, Person},
     register::Wanted,
+    update::Patch,
 };
-use crate::db::{Conn, StoreResult, Tx, on};
+use crate::db::{Conn, StoreResult, Timestamp, Tx, on};
 
 /// Inserts the person, unless the address or the username is taken.
 pub(super) async fn insert(tx: &mut Tx, id: Uuid, wanted: &Wanted, password_hash: &str) -> StoreResult<Option<Person>> {
@@ -85,6 +87,108 @@ pub(super) async fn note_sign_in(tx: &mut Tx, person: Uuid, checked: &str, new_h
     .execute(c)
     .map_ok(drop)
     })
+}
+
+pub(super) async fn credentials_by_id(conn: &mut Conn, person: Uuid) -> StoreResult<Option<Confirmed>> {
+    on!(conn, |c| sqlx::query_as(
+        "SELECT epoch, password_hash FROM users
+         WHERE id = $1 AND deleted_at IS NULL AND status = 'active' AND password_hash IS NOT NULL"
+    )
+    .bind(person)
+    .fetch_optional(c))
+}
+
+/// Changes the names that `patch` gives, while the epoch is `epoch` and the username is nobody else's.
+pub(super) async fn update(tx: &mut Tx, person: Uuid, epoch: i64, patch: &Patch) -> StoreResult<Option<Person>> {
+    let now = tx.now();
+    let (username, key) = patch.username.clone().flatten().unzip();
+    on!(tx, |c| sqlx::query_as(
+        "UPDATE users SET updated_at = $3,
+             display_name = CASE WHEN $4 THEN $5 ELSE display_name END,
+             username = CASE WHEN $6 THEN $7 ELSE username END,
+             username_key = CASE WHEN $6 THEN $8 ELSE username_key END
+         WHERE id = $1 AND epoch = $2 AND deleted_at IS NULL AND status = 'active'
+           AND NOT EXISTS (SELECT 1 FROM users AS other
+                           WHERE other.username_key = $8 AND other.deleted_at IS NULL AND other.id <> $1)
+         RETURNING id, email, email_verified, username, display_name, roles, status, epoch,
+                   created_at, updated_at, last_login_at"
+    )
+    .bind(person)
+    .bind(epoch)
+    .bind(now)
+    .bind(patch.display_name.is_some())
+    .bind(patch.display_name.clone().flatten())
+    .bind(patch.username.is_some())
+    .bind(username.as_deref())
+    .bind(key.as_deref())
+    .fetch_optional(c))
+}
+
+pub(super) async fn username_is_taken(conn: &mut Conn, person: Uuid, key: &str) -> StoreResult<bool> {
+    on!(conn, |c| sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM users WHERE username_key = $1 AND deleted_at IS NULL AND id <> $2)"
+    )
+    .bind(key)
+    .bind(person)
+    .fetch_one(c))
+}
+
+pub(super) async fn replace_password(
+    tx: &mut Tx,
+    person: Uuid,
+    confirmed: &Confirmed,
+    hash: &str,
+) -> StoreResult<Option<i64>> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query_scalar(
+        "UPDATE users SET password_hash = $4, epoch = epoch + 1, updated_at = $5
+         WHERE id = $1 AND epoch = $2 AND password_hash = $3 AND deleted_at IS NULL AND status = 'active'
+         RETURNING epoch"
+    )
+    .bind(person)
+    .bind(confirmed.epoch)
+    .bind(&confirmed.password_hash)
+    .bind(hash)
+    .bind(now)
+    .fetch_optional(c))
+}
+
+/// Ends the account: no hash, no sessions, and the keys are free. `false` when the person changed meanwhile.
+pub(super) async fn delete(tx: &mut Tx, person: Uuid, epoch: i64) -> StoreResult<bool> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query(
+        "UPDATE users SET deleted_at = $3, updated_at = $3, password_hash = NULL, epoch = epoch + 1
+         WHERE id = $1 AND epoch = $2 AND deleted_at IS NULL"
+    )
+    .bind(person)
+    .bind(epoch)
+    .bind(now)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Removes people deleted before `instant`; what events and mails say of them goes with them.
+pub(super) async fn purge(tx: &mut Tx, instant: Timestamp) -> StoreResult<u64> {
+    // The same people in all three: in one transaction, in the order of their ids.
+    on!(tx, |c| sqlx::query(
+        "UPDATE events SET address = NULL, data = '{}' WHERE person_id IN
+             (SELECT id FROM users WHERE deleted_at < $1 ORDER BY id LIMIT 1000)"
+    )
+    .bind(instant)
+    .execute(c)
+    .map_ok(drop))?;
+    on!(tx, |c| sqlx::query(
+        "DELETE FROM outbox WHERE person_id IN (SELECT id FROM users WHERE deleted_at < $1 ORDER BY id LIMIT 1000)"
+    )
+    .bind(instant)
+    .execute(c)
+    .map_ok(drop))?;
+    on!(tx, |c| sqlx::query(
+        "DELETE FROM users WHERE id IN (SELECT id FROM users WHERE deleted_at < $1 ORDER BY id LIMIT 1000)"
+    )
+    .bind(instant)
+    .execute(c)
+    .map_ok(|done| done.rows_affected()))
 }
 
 pub(super) async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<i64>> {

@@ -166,6 +166,7 @@ fn expectation(name: &str) -> &'static str {
         "LATCHKEY_HASH_THREADS" => "a whole number from 1 to 1024",
         "LATCHKEY_HASH_QUEUE" => "a whole number from 1 to 1000000",
         "LATCHKEY_PRODUCT_NAME" => "1 to 64 characters without line breaks",
+        "LATCHKEY_CORS_ORIGINS" => "a comma list of origins: scheme, host, perhaps port, nothing behind",
         "LATCHKEY_LOG" => "auto, pretty or json",
         "RUST_LOG" => "directives as warn or latchkey=debug, perhaps a comma list",
         _ => "a value as in `.env.example`",

@@ -80,7 +80,13 @@ pub const SETTINGS: &[Setting] = &[
     open("LATCHKEY_HASH_THREADS", "(the cores of the cgroup)", "Threads that hash; without it the cores of the cgroup"),
     open("LATCHKEY_HASH_QUEUE", "(64 for each thread)", "Hashes that may wait; without it 64 for each thread"),
     plain("LATCHKEY_PRODUCT_NAME", "Latchkey", "Shown to people, and refused inside passwords"),
+    plain("LATCHKEY_DELETED_RETENTION", "30d", "How long the data of a deleted person is kept"),
     plain("LATCHKEY_EVENT_RETENTION", "90d", "How long events are kept"),
+    open(
+        "LATCHKEY_CORS_ORIGINS",
+        "(none)",
+        "Origins whose pages may call the API with credentials, as https://app.example.com; comma list",
+    ),
     plain("LATCHKEY_LOG", "auto", "auto (pretty on a terminal, JSON in a pipe), pretty or json"),
     plain("RUST_LOG", "warn,latchkey=info", "Which log lines are written, as tracing-subscriber's EnvFilter takes it"),
 ];

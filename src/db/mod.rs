@@ -73,6 +73,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether a unique index refused the row.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+
     /// Whether trying again later may help; otherwise it is a fault in our own SQL or schema.
     #[must_use]
     pub fn is_passing(&self) -> bool {

@@ -39,6 +39,9 @@ kinds! {
     SignedOut = "signed_out", "A person ended a session, or all of them (`data.all`).";
     SessionEnded = "session_ended", "A session was ended by somebody else than its person; `data.cause` says why.";
     SessionHealed = "session_healed", "A refresh token was ahead of the store, which had lost writes.";
+    ProfileChanged = "profile_changed", "A person changed the names others see; `data.fields` says which.";
+    PasswordChanged = "password_changed", "A person chose a new password.";
+    PersonDeleted = "person_deleted", "A person ended the account.";
     KeyPublished = "key_published", "A signing key came into the ring.";
 }
 

@@ -13,7 +13,7 @@ use axum::{
     Json as JsonBody,
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderMap, HeaderName, HeaderValue, Method,
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
             CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
             STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -189,9 +189,12 @@ pub async fn not_found() -> ApiError {
     Code::NotFound.into()
 }
 
-/// The answer for a method that the path does not have; axum adds `Allow`.
-pub async fn method_not_allowed() -> ApiError {
-    Code::MethodNotAllowed.into()
+/// The answer for a method that the path does not have; axum adds `Allow`. OPTIONS asks for just that.
+pub async fn method_not_allowed(method: Method) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    ApiError::new(Code::MethodNotAllowed).into_response()
 }
 
 /// The answer when a handler panicked. What it panicked with may quote anything, so only its place is logged, by the hook.

@@ -1,7 +1,7 @@
 //! JSON bodies, read strictly (RFC 8259; the stricter reading of RFC 7493 for duplicate names).
 //!
 //! 1. At most 16 KiB, within the time for a request: 413, 408.
-//! 2. `Content-Type: application/json`, unless the body is empty: 415.
+//! 2. `Content-Type: application/json` (for a PATCH also `application/merge-patch+json`), unless the body is empty: 415.
 //! 3. One well-formed value without duplicate names, lone surrogates, more than 32 levels or trailing text: 400.
 //! 4. The fields of the endpoint, all faults at once: 422.
 
@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
-    http::{HeaderMap, header::CONTENT_TYPE},
+    http::{HeaderMap, Method, header::CONTENT_TYPE},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -36,7 +36,7 @@ impl<S: Sync, T: FromFields> FromRequest<S> for Json<T> {
         if bytes.is_empty() {
             return Fields::read(Value::Object(Map::new())).map(Self);
         }
-        if !is_json(&parts.headers) {
+        if !is_json(&parts.method, &parts.headers) {
             return Err(Code::UnsupportedMediaType.into());
         }
         Fields::read(parse(&bytes).ok_or(Code::MalformedJson)?).map(Self)
@@ -53,10 +53,11 @@ async fn read(body: Body) -> Result<Bytes, ApiError> {
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let essence =
-        headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).and_then(|text| text.split(';').next());
-    essence.is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+fn is_json(method: &Method, headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let Some(essence) = value.and_then(|text| text.split(';').next()).map(str::trim) else { return false };
+    essence.eq_ignore_ascii_case("application/json")
+        || (method == Method::PATCH && essence.eq_ignore_ascii_case("application/merge-patch+json"))
 }
 
 /// One strict JSON value, or `None`.

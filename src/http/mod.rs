@@ -6,15 +6,20 @@
 
 mod bearer;
 mod context;
+mod cors;
+mod docs;
 mod envelope;
 mod fields;
 mod health;
 mod json;
+pub mod openapi;
 mod serve;
 mod well_known;
 
 pub use bearer::Bearer;
 pub use context::Peer;
+pub use cors::Cors;
+pub use docs::routes as docs_routes;
 pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found, panicked};
 pub use fields::{Fields, FromFields};
 pub use health::{internal_routes, routes as health_routes};

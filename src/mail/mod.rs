@@ -40,6 +40,8 @@ pub async fn probe(smtp: Option<&SecretText>, data_dir: &Path) -> io::Result<()>
 pub enum MailKind {
     /// "A refresh token of yours was used twice; we ended that session."
     SessionStolen,
+    /// "Your password was changed."
+    PasswordChanged,
 }
 
 impl MailKind {
@@ -48,6 +50,7 @@ impl MailKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SessionStolen => "session_stolen",
+            Self::PasswordChanged => "password_changed",
         }
     }
 }

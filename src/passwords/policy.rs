@@ -8,7 +8,11 @@
 
 use std::{collections::HashSet, sync::LazyLock};
 
-use crate::{error::FieldFault, names, secret::SecretText};
+use crate::{
+    error::{ApiError, Code, FieldFault},
+    names,
+    secret::SecretText,
+};
 
 /// Most code points of a password.
 const MOST_CHARACTERS: usize = 128;
@@ -81,6 +85,17 @@ pub fn presented(password: &SecretText) -> Option<SecretText> {
     let normal = SecretText::new(names::normalized_password(password.expose()));
     let fits = normal.expose().len() <= MOST_BYTES && !normal.expose().chars().any(names::is_forbidden);
     fits.then_some(normal)
+}
+
+/// As [`presented`], with the refusal for what nobody can have.
+///
+/// # Errors
+/// 422 `invalid_body` about `field`.
+pub fn presented_as(field: &'static str, password: &SecretText) -> Result<SecretText, ApiError> {
+    presented(password).ok_or_else(|| {
+        let detail = "No password is longer than 512 bytes or has line breaks, NUL or direction marks.";
+        ApiError::fields(Code::InvalidBody, vec![FieldFault::new(field, "malformed", detail)])
+    })
 }
 
 fn personal_words<'a>(context: &'a Context) -> impl Iterator<Item = String> + 'a {

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     db::StoreError,
     ephemeral::{Device, EphemeralError, SessionRecord},
-    error::{ApiError, Code, FieldFault},
+    error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     hashing::{Busy, Verdict},
     http::{Fields, FromFields, Json, finish},
@@ -21,6 +21,8 @@ use crate::{
     passwords::policy,
     secret::SecretText,
 };
+
+problems!(LoginProblems: InvalidBody, InvalidCredentials, Busy);
 
 /// Who signs in: exactly one of `email` and `username`.
 #[derive(Debug, ToSchema)]
@@ -54,21 +56,15 @@ impl FromFields for LoginRequest {
 }
 
 /// Signs a person in.
-#[utoipa::path(post, path = "/login", request_body = LoginRequest, responses((status = 200, body = tokens::Tokens)))]
+#[utoipa::path(post, path = "/login", tag = "sessions", request_body = LoginRequest,
+    responses((status = 200, body = tokens::Tokens), LoginProblems))]
 pub(super) async fn login(
     State(app): State<App>,
     origin: Origin,
     headers: HeaderMap,
     Json(request): Json<LoginRequest>,
 ) -> Result<JsonBody<tokens::Tokens>, ApiError> {
-    let password = policy::presented(&request.password).ok_or_else(|| {
-        let fault = FieldFault::new(
-            "password",
-            "malformed",
-            "No password is longer than 512 bytes or has line breaks, NUL or direction marks.",
-        );
-        ApiError::fields(Code::InvalidBody, vec![fault])
-    })?;
+    let password = policy::presented_as("password", &request.password)?;
     let device = device::of(headers.get(USER_AGENT).map(axum::http::HeaderValue::as_bytes).unwrap_or_default());
     let signer = app.keys.signer()?;
     finish(async move {

@@ -13,11 +13,13 @@ use crate::{
     accounts::{self, Caller, person_in_session},
     app::App,
     ephemeral::Decision,
-    error::{ApiError, Code},
+    error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     http::{Bearer, Fields, FromFields, Json, finish},
     secret::SecretText,
 };
+
+problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken);
 
 /// A refresh token, or nothing beside an access token.
 #[derive(Debug, ToSchema)]
@@ -35,7 +37,8 @@ impl FromFields for LogoutRequest {
 }
 
 /// Signs a person out.
-#[utoipa::path(post, path = "/logout", request_body = LogoutRequest, responses((status = 204)))]
+#[utoipa::path(post, path = "/logout", tag = "sessions", security((), ("bearer" = [])), request_body = LogoutRequest,
+    responses((status = 204), LogoutProblems))]
 pub(super) async fn logout(
     State(app): State<App>,
     origin: Origin,

@@ -12,7 +12,7 @@ use crate::{
     app::App,
     db::{StoreError, StoreResult, Timestamp},
     ephemeral::{Decision, EphemeralError, Rotate, SessionRecord},
-    error::{ApiError, Code},
+    error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     http::{Fields, FromFields, Json, finish},
     mail::{Mail, MailKind},
@@ -21,6 +21,8 @@ use crate::{
 
 const HEAL_ATTEMPTS: u32 = 10;
 const HEAL_PAUSE: Duration = Duration::from_secs(3);
+
+problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused);
 
 /// The refresh token.
 #[derive(Debug, ToSchema)]
@@ -36,7 +38,8 @@ impl FromFields for RefreshRequest {
 }
 
 /// Gives new tokens for a refresh token.
-#[utoipa::path(post, path = "/refresh", request_body = RefreshRequest, responses((status = 200, body = tokens::Tokens)))]
+#[utoipa::path(post, path = "/refresh", tag = "sessions", request_body = RefreshRequest,
+    responses((status = 200, body = tokens::Tokens), RefreshProblems))]
 pub(super) async fn refresh(
     State(app): State<App>,
     origin: Origin,

@@ -13,6 +13,8 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -32,6 +34,7 @@ pub fn tests() -> Vec<Test> {
         a_silent_redis_lets_nobody_in_and_is_used_again_when_back,
         a_resetting_redis_lets_nobody_in_and_is_used_again_when_back,
         a_slow_redis_lets_nobody_in_and_is_used_again_when_back,
+        a_link_to_redis_that_fell_silent_for_good_is_replaced,
         people_sign_in_again_after_redis_was_emptied_and_nothing_worse,
         a_logout_holds_though_redis_lost_the_deletion,
         a_logout_everywhere_holds_though_redis_lost_the_deletion,
@@ -42,6 +45,7 @@ pub fn tests() -> Vec<Test> {
         a_silent_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
         a_resetting_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
         a_slow_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
+        links_to_the_database_that_fell_silent_for_good_are_replaced,
     ));
     tests.extend(crate::on_stacks!(&StackKind::ALL;
         requests_that_are_dropped_half_way_leave_no_half_state,
@@ -75,6 +79,45 @@ impl Link {
 
     fn through(&self, address: SocketAddr) -> String {
         format!("{}{address}{}", self.before, self.after)
+    }
+}
+
+/// A way to a store that can be cut without a word: what is connected by then stays so, and silent for good; a new
+/// connection works. A proxy that comes back would pass on what it held, so it cannot stand for a lost peer.
+struct Cable {
+    address: SocketAddr,
+    cut: watch::Sender<()>,
+}
+
+impl Cable {
+    async fn to(upstream: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, cuts) = watch::channel(());
+        let upstream = upstream.to_owned();
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let (upstream, mut cuts) = (upstream.clone(), cuts.clone());
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    let Ok(mut server) = TcpStream::connect(&upstream).await else { return };
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        // Both sockets stay open, and nobody reads them.
+                        _ = cuts.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { address, cut }
+    }
+
+    /// An app that reaches what the setting `name` names through a cable.
+    async fn before(stack: &Stack, name: &str, default_port: u16) -> (Self, TestApp) {
+        let link = Link::of(&setting(stack, name).await, default_port);
+        let cable = Self::to(&link.upstream).await;
+        let app = stack.app_with(&[(name, link.through(cable.address).as_str())]).await;
+        (cable, app)
     }
 }
 
@@ -170,6 +213,18 @@ async fn redis_away(stack: Stack, mode: Mode) {
     // Whoever was told 503 at a logout asks again, and then it holds.
     anonymous.post("/logout", json!({"refresh_token": leaving.refresh})).await.is(204);
     leaving.me().await.is_problem(401, "invalid_token");
+}
+
+async fn a_link_to_redis_that_fell_silent_for_good_is_replaced(stack: Stack) {
+    let (cable, app) = Cable::before(&stack, "REDIS_URL", 6379).await;
+    let mut alice = app.person("alice").await;
+    cable.cut.send(()).unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+
+    timeout(WITHOUT_REDIS, alice.me()).await.expect("the silent link is not waited for");
+    eventually("a new link is in use", || async { alice.me().await.status == 200 }).await;
+    alice.take(&app.anonymous().refresh(&alice.refresh).await.is(200));
+    alice.me().await.is(200);
 }
 
 /// `race()` times `/me` at once: every one is refused, none waits for another.
@@ -393,15 +448,31 @@ async fn database_away(stack: Stack, mode: Mode) {
     assert_eq!(app.number(HALF_STATE).await, 0);
     assert_eq!(app.events("session_healed").await, 0);
 
-    // Every place of the pool is there again.
+    assert!(all_let_in(&alice).await, "every place of the pool is there again");
+}
+
+async fn links_to_the_database_that_fell_silent_for_good_are_replaced(stack: Stack) {
+    let (cable, app) = Cable::before(&stack, "DATABASE_URL", 5432).await;
+    let mut alice = app.person("alice").await;
+    // As many connections as the pool may have.
+    assert!(all_let_in(&alice).await);
+    cable.cut.send(()).unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+
+    timeout(WITHOUT_DATABASE, alice.me()).await.expect("a silent link is not waited for");
+    eventually("new links are in use", || all_let_in(&alice)).await;
+    alice.take(&app.anonymous().refresh(&alice.refresh).await.is(200));
+    app.anonymous().login(&alice.email, PASSWORD).await.is(200);
+}
+
+/// Whether `race()` times `/me` at once are all answered with a 200.
+async fn all_let_in(person: &Person) -> bool {
     let mut race = JoinSet::new();
     for _ in 0..scale::race() {
-        let person = alice.clone();
-        race.spawn(async move { person.me().await });
+        let person = person.clone();
+        race.spawn(async move { person.me().await.status });
     }
-    while let Some(reply) = race.join_next().await {
-        reply.unwrap().is(200);
-    }
+    race.join_all().await.into_iter().all(|status| status == 200)
 }
 
 // --- clients that hang up ----------------------------------------------------

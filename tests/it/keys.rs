@@ -961,6 +961,10 @@ async fn a_node_that_lost_the_race_for_the_ring_keeps_the_file_of_the_active_key
     assert!(jwt(&stack).join(format!("{active}.pem")).exists(), "the only private half of the active key is gone");
     assert!(app.keys.list().iter().any(|key| key.kid == active && key.held));
     assert_eq!(kid(&app.person("alice").await.access), active);
+    // Nor is there a file in no ring: the next start would take it for an operator's.
+    let kids: BTreeSet<String> = ring(&app).into_values().flatten().collect();
+    let files = content(&jwt(&stack)).into_keys().filter_map(|name| Some(name.strip_suffix(".pem")?.to_owned()));
+    assert_eq!(files.collect::<BTreeSet<_>>(), kids);
 }
 
 async fn a_node_with_a_foreign_secret_does_not_join(stack: Stack) {

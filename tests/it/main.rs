@@ -7,6 +7,7 @@
 
 mod budgets;
 mod contract;
+mod docs;
 mod faults;
 mod house;
 mod http;
@@ -15,7 +16,9 @@ mod login;
 mod logout;
 mod me;
 mod migrations;
+mod password;
 mod process;
+mod profile;
 mod refresh;
 mod register;
 mod settings;
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
     let tests = [
         budgets::tests(),
         contract::tests(),
+        docs::tests(),
         faults::tests(),
         house::tests(),
         http::tests(),
@@ -43,7 +47,9 @@ fn main() -> ExitCode {
         logout::tests(),
         me::tests(),
         migrations::tests(),
+        password::tests(),
         process::tests(),
+        profile::tests(),
         refresh::tests(),
         register::tests(),
         settings::tests(),

@@ -30,6 +30,8 @@ pub fn tests() -> Vec<Test> {
         a_refreshed_token_tells_of_the_roles_of_today,
         a_token_is_no_good_for_another_person_or_another_session,
         a_token_dies_with_its_session,
+        an_end_in_the_database_counts_even_while_the_session_is_stored,
+        a_token_dies_with_what_its_person_was,
         the_second_form_of_a_signature_dies_with_the_session,
     );
     tests.extend(crate::on_stacks!(
@@ -673,8 +675,13 @@ async fn a_claim_that_is_missing_or_of_another_type_is_refused(stack: Stack) {
     let texts = vec![json!(1), json!(true), json!([]), json!({})];
     let numbers = vec![json!("1795344960"), json!(""), json!(true), json!([1_795_344_960]), json!({})];
     let ids = vec![json!(""), json!("alice"), json!(1), json!(true), json!([alice.id.to_string()]), json!({})];
-    let lists = vec![json!(1), json!(true), json!([]), json!({}), json!([1]), json!([PUBLIC_URL, 1]), json!([null])];
+    let lists = vec![json!(1), json!(true), json!({}), json!([1]), json!([PUBLIC_URL, 1]), json!([null])];
 
+    // A person or a session that is not named is not found either, so the reason is asked for as well.
+    let refuses = async |what: String, token: String| {
+        refuses(&alice.client, &what, &token).await;
+        assert_eq!(app.keys.verify(&token, app.ambient.now()), Err(TokenFault::BadClaims), "{what}");
+    };
     for (name, wrong) in [
         ("iss", &texts),
         ("sub", &ids),
@@ -686,14 +693,14 @@ async fn a_claim_that_is_missing_or_of_another_type_is_refused(stack: Stack) {
         ("client_id", &texts),
         ("scope", &texts),
     ] {
-        refuses(&alice.client, &format!("no {name}"), &forge.without_claim(name)).await;
-        refuses(&alice.client, &format!("{name}: null"), &forge.claim(name, Value::Null)).await;
+        refuses(format!("no {name}"), forge.without_claim(name)).await;
+        refuses(format!("{name}: null"), forge.claim(name, Value::Null)).await;
         for value in wrong {
-            refuses(&alice.client, &format!("{name}: {value}"), &forge.claim(name, value.clone())).await;
+            refuses(format!("{name}: {value}"), forge.claim(name, value.clone())).await;
         }
     }
     for value in &numbers {
-        refuses(&alice.client, &format!("nbf: {value}"), &forge.claim("nbf", value.clone())).await;
+        refuses(format!("nbf: {value}"), forge.claim("nbf", value.clone())).await;
     }
 }
 
@@ -846,6 +853,38 @@ async fn a_token_dies_with_its_session(stack: Stack) {
     refuses(&alice.client, "another token of the session that ended", &forged).await;
     takes(&alice.client, "the session that goes on", &alice.access).await;
     takes(&alice.client, "the session that goes on, signed anew", &forge.token()).await;
+}
+
+async fn an_end_in_the_database_counts_even_while_the_session_is_stored(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    let other = alice.elsewhere().await;
+    // As after a store that lost the deletion.
+    app.sql(&format!(
+        "INSERT INTO ended_sessions (session_id, user_id, \"until\") VALUES ({}, {}, 9000000000000)",
+        app.id(alice.session),
+        app.id(alice.id)
+    ))
+    .await;
+    refuses(&alice.client, "ended", &alice.access).await;
+    takes(&other.client, "the other session", &other.access).await;
+}
+
+async fn a_token_dies_with_what_its_person_was(stack: Stack) {
+    let app = stack.app().await;
+    for (name, change) in [
+        ("alice", "epoch = epoch + 1"),
+        ("bob", "epoch = epoch - 1"),
+        ("carol", "status = 'disabled'"),
+        ("dave", "deleted_at = 1"),
+    ] {
+        let person = app.person(name).await;
+        let bystander = app.person(&format!("{name}s-friend")).await;
+        takes(&person.client, change, &person.access).await;
+        app.sql(&format!("UPDATE users SET {change} WHERE id = {}", app.id(person.id))).await;
+        refuses(&person.client, change, &person.access).await;
+        takes(&bystander.client, change, &bystander.access).await;
+    }
 }
 
 /// (r, n − s) is as good a signature as (r, s).
