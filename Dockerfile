@@ -28,8 +28,7 @@ COPY migrations migrations
 COPY src src
 RUN touch src/lib.rs src/main.rs \
     && cargo build --release --locked \
-    && mkdir /data /jwt \
-    && chmod 700 /data /jwt
+    && mkdir /data /jwt
 
 # glibc, libgcc and root certificates. `nonroot` is user 65532.
 FROM gcr.io/distroless/cc-debian13:nonroot
@@ -49,7 +48,7 @@ ENV LATCHKEY_DATA_DIR=/data \
     LATCHKEY_INTERNAL_LISTEN=0.0.0.0:3001
 
 # Without a named volume they are anonymous ones, so that a read-only root works
-# either way. Without /jwt everybody has to sign in again, so keep it.
+# either way. The signing keys are in /jwt: name a volume for anything that lasts.
 VOLUME ["/data", "/jwt"]
 EXPOSE 3000 3001
 

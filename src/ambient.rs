@@ -70,6 +70,12 @@ impl Ambient {
         }
     }
 
+    /// Whether this is the machine's own clock, which others' clocks can be compared with.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        matches!(self.clock, Clock::System)
+    }
+
     /// `N` random bytes, fit for keys and nonces.
     ///
     /// # Panics

@@ -27,6 +27,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::{
     accounts,
     ambient::Ambient,
+    clocks::{self, ClockError},
     config::Config,
     db::{self, Db, OpenError},
     ephemeral::{Ephemeral, RedisStore, SqlStore},
@@ -102,6 +103,9 @@ pub enum StartError {
     /// Keys and secret.
     #[error(transparent)]
     Keys(#[from] RingError),
+    /// Clocks that are apart, or a Redis that does not answer.
+    #[error(transparent)]
+    Clocks(#[from] ClockError),
     /// Redis.
     #[error("REDIS_URL cannot be used")]
     Redis(#[source] redis::RedisError),
@@ -205,6 +209,10 @@ impl App {
             }
             None => Ephemeral::Sql(SqlStore::new(db.clone(), longest)),
         };
+        // A clock that a test moves is nobody else's.
+        if ambient.is_system() {
+            clocks::compare(&ambient, &db, &ephemeral).await?;
+        }
         let passwords = &config.passwords;
         let hasher =
             Hasher::start(Policy::new(passwords), passwords.hash_threads, passwords.hash_queue, ambient.clone());

@@ -246,6 +246,12 @@ impl Config {
         {
             reader.fault("SMTP_URL", "required with an https public URL: mail to files is for development only");
         }
+        if let (Some(public_url), Some(secrets)) = (&public_url, &secrets)
+            && public_url.is_https()
+            && secrets.iter().any(|secret| parse::is_sample(secret.expose()))
+        {
+            reader.fault("LATCHKEY_SECRET", "random bytes, not a sample: `openssl rand -base64 32` makes some");
+        }
         reader.finish()?;
 
         // Every `?` below is for a value whose absence was a fault above.

@@ -13,6 +13,7 @@
 //! - [`ephemeral`]: sessions, in Redis or in the database, and the rule of refresh.
 //! - [`hashing`]: Argon2id on threads of its own.
 //! - [`keys`]: the ring of ES256 keys; signing and verifying access tokens.
+//! - [`clocks`]: comparing them at start.
 //! - [`names`]: canonical addresses and usernames.
 //! - [`ambient`]: the only doors to time and randomness; [`secret`]: things that must not be printed.
 //! - [`config`]: every setting; [`app`]: how it is all put together; [`cli`]: the commands.
@@ -23,6 +24,7 @@ pub mod accounts;
 pub mod ambient;
 pub mod app;
 pub mod cli;
+pub mod clocks;
 pub mod config;
 pub mod db;
 pub mod ephemeral;

@@ -193,10 +193,11 @@ impl PublicUrl {
         };
         let authority = uri.authority()?.as_str();
         let bare = format!("{}://{authority}", uri.scheme_str()?);
-        if !bare.eq_ignore_ascii_case(text) || authority.contains('@') || uri.host()?.is_empty() {
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let is_host = crate::names::canonical_domain(&host).is_some() || host.parse::<std::net::IpAddr>().is_ok();
+        if !bare.eq_ignore_ascii_case(text) || authority.contains('@') || !is_host {
             return None;
         }
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let loopback = host == "localhost"
             || host.ends_with(".localhost")
             || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
@@ -298,6 +299,17 @@ pub(super) fn redis_prefix(text: &str) -> Option<String> {
 
 pub(super) fn server_secret(text: &str) -> Option<SecretBytes> {
     STANDARD.decode(text).ok().filter(|bytes| bytes.len() >= 32).map(SecretBytes::new)
+}
+
+/// Whether these bytes were typed rather than drawn. 32 random bytes practically never hold fewer than 20 different ones;
+/// words, counters and repetitions hold fewer, or nothing but ASCII.
+pub(super) fn is_sample(bytes: &[u8]) -> bool {
+    let mut different = bytes.to_vec();
+    different.sort_unstable();
+    different.dedup();
+    different.len() < 20
+        || bytes.iter().all(u8::is_ascii)
+        || bytes.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1))
 }
 
 pub(super) fn pepper(text: &str) -> Option<Pepper> {

@@ -185,6 +185,19 @@ impl Db {
         Ok(())
     }
 
+    /// What time PostgreSQL has; `None` for the embedded database, which has no clock of its own.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn clock(&self) -> StoreResult<Option<Timestamp>> {
+        if self.is_embedded() {
+            return Ok(None);
+        }
+        let mut conn = self.read().await?;
+        let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)";
+        on!(&mut conn, |c| sqlx::query_scalar(sql).fetch_one(c)).map(Some)
+    }
+
     /// How much was asked of the database since the start.
     #[must_use]
     pub fn asked(&self) -> &Asked {

@@ -133,6 +133,17 @@ impl Ephemeral {
         forward!(self, store => store.close_others(now, user, keep))
     }
 
+    /// What time Redis has; `None` on SQL, whose clock is asked elsewhere.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn clock(&self) -> EphemeralResult<Option<Timestamp>> {
+        match self {
+            Self::Redis(store) => store.clock().await.map(Some),
+            Self::Sql(_) => Ok(None),
+        }
+    }
+
     /// Asks the store for a sign of life.
     ///
     /// # Errors

@@ -219,6 +219,11 @@ impl RedisStore {
         self.call(async |mut connection| script.invoke_async(&mut connection).await).await
     }
 
+    pub(super) async fn clock(&self) -> EphemeralResult<Timestamp> {
+        let (seconds, micros): (i64, i64) = self.command(&redis::cmd("TIME")).await?;
+        Ok(Timestamp::from_millis(seconds * 1000 + micros / 1000))
+    }
+
     pub(super) async fn ping(&self) -> EphemeralResult<()> {
         self.command(&redis::cmd("PING")).await
     }

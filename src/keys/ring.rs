@@ -211,7 +211,10 @@ impl KeyRing {
                 return Err(RingError::NoKey);
             }
             make_ring(db, files, ambient).await?;
-            // Read back rather than kept: another node may have been first, and share this folder.
+        }
+        if rows.is_empty() {
+            // Read back rather than kept: another node may have been first, and be writing to this very folder. What was
+            // taken in or made above waited for its commit, so all its files are there now.
             keys = files.load()?;
         }
         Self::read(db, &keys, issuer).await

@@ -178,7 +178,7 @@ async fn unknown_paths_and_methods_are_told_apart(stack: Stack) {
     for (method, path, allowed) in [
         (Method::GET, "/login", "POST"),
         (Method::DELETE, "/refresh", "POST"),
-        (Method::PUT, "/me", "GET,HEAD"),
+        (Method::PUT, "/me", "GET,HEAD,PATCH,DELETE"),
         (Method::POST, "/health", "GET,HEAD"),
         (Method::POST, "/.well-known/jwks.json", "GET,HEAD"),
     ] {

@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Test> {
         unknown_names_are_faults_and_foreign_ones_are_not,
         secrets_come_from_files_too,
         an_https_url_refuses_mail_to_files,
+        an_https_url_refuses_secrets_that_were_typed,
         the_example_file_has_every_setting_with_its_default,
         check_shows_what_is_in_effect_and_no_secret,
         good_values_are_taken,
@@ -26,6 +27,9 @@ fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
     config(pairs).map(|_| Vec::new()).unwrap_or_else(|faults| faults.0.into_iter().map(|fault| fault.name).collect())
 }
 
+/// 32 bytes that were drawn, for these tests.
+const DRAWN: &str = "9WPcZ0Qq1yE8mJtX3vB7Kd5Rf2Hs6Ln4UoAaGxTiVhY=";
+/// 32 bytes that were typed.
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 fn nothing_set_is_enough() {
@@ -73,6 +77,8 @@ fn every_bad_value_is_a_fault_by_its_name() {
         ("LATCHKEY_DB_POOL", &["0", "x"]),
         ("LATCHKEY_PRODUCT_NAME", &["a\nb"]),
         ("LATCHKEY_EVENT_RETENTION", &["0s"]),
+        ("LATCHKEY_DELETED_RETENTION", &["0s"]),
+        ("LATCHKEY_CORS_ORIGINS", &["*", "https://a.example/", "https://*.example.com", "a.example"]),
         ("LATCHKEY_LOG", &["loud"]),
         ("RUST_LOG", &["latchkey=noisy", "a=b=c"]),
     ] {
@@ -124,6 +130,23 @@ fn an_https_url_refuses_mail_to_files() {
     assert!(faults(&[https, ("SMTP_URL", "smtp://mail.example.com:587")]).is_empty());
 }
 
+fn an_https_url_refuses_secrets_that_were_typed() {
+    let with = |secret: &str| {
+        faults(&[
+            ("LATCHKEY_PUBLIC_URL", "https://id.example.com"),
+            ("SMTP_URL", "smtp://mail.example.com"),
+            ("LATCHKEY_SECRET", secret),
+        ])
+    };
+    let zeros = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let counter = "gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp8=";
+    for typed in [SECRET, zeros, counter] {
+        assert_eq!(with(typed), ["LATCHKEY_SECRET"], "{typed}");
+        assert!(faults(&[("LATCHKEY_SECRET", typed)]).is_empty(), "on a development URL it is nobody's business");
+    }
+    assert!(with(DRAWN).is_empty());
+}
+
 fn the_example_file_has_every_setting_with_its_default() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/.env.example");
     #[expect(clippy::disallowed_methods, reason = "tests have settings of their own")]
@@ -162,7 +185,7 @@ fn good_values_are_taken() {
         ("LATCHKEY_PUBLIC_URL", "https://ID.Example.com:8443"),
         ("SMTP_URL", "smtps://user:secret@mail.example.com"),
         ("LATCHKEY_INTERNAL_LISTEN", "off"),
-        ("LATCHKEY_SECRET", &format!("{SECRET}, {SECRET}")),
+        ("LATCHKEY_SECRET", &format!("{DRAWN}, {DRAWN}")),
         ("LATCHKEY_PEPPER", "p1:MDEyMzQ1Njc4OWFiY2RlZg=="),
         ("LATCHKEY_REFRESH_GRACE", "0s"),
         ("LATCHKEY_ARGON2_MEMORY_KIB", "7168"),
