@@ -1,6 +1,6 @@
 //! `POST /login`.
 
-use std::{sync::mpsc, time::Duration};
+use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::json;
@@ -224,26 +224,10 @@ async fn a_hash_outside_the_bounds_is_a_failed_login(stack: Stack) {
     }
 }
 
-/// Keeps the one hashing thread of an app busy until told to let go.
-async fn hold_hashing(app: &crate::support::TestApp) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
-    let (release, held) = mpsc::channel::<()>();
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
-    let hasher = app.hasher.clone();
-    let holder = tokio::spawn(async move {
-        let work = move |_: &mut latchkey::hashing::HashMemory| {
-            let _ = begun.send(());
-            let _ = held.recv_timeout(Duration::from_secs(60));
-        };
-        hasher.run(work).await.unwrap();
-    });
-    has_begun.await.unwrap();
-    (release, holder)
-}
-
 async fn a_login_held_while_the_epoch_moves_gets_tokens_that_nothing_accepts(stack: Stack) {
     let app = stack.app_with(&[("LATCHKEY_HASH_THREADS", "1")]).await;
     let alice = app.person("alice").await;
-    let (release, holder) = hold_hashing(&app).await;
+    let (release, holder) = app.hold_hashing().await;
     let client = app.anonymous();
     let before = app.db.asked().statements.load(std::sync::atomic::Ordering::SeqCst);
     let login = tokio::spawn(async move { client.login("alice@example.com", PASSWORD).await });
@@ -267,7 +251,7 @@ async fn a_rehash_never_brings_an_old_password_back(stack: Stack) {
     app.person("alice").await;
     app.sql(&format!("UPDATE users SET password_hash = '{}'", argon2_hash(PASSWORD, 1))).await;
     let changed = argon2_hash("another password entirely", 2);
-    let (release, holder) = hold_hashing(&app).await;
+    let (release, holder) = app.hold_hashing().await;
     let client = app.anonymous();
     let before = app.db.asked().statements.load(std::sync::atomic::Ordering::SeqCst);
     let login = tokio::spawn(async move { client.login("alice@example.com", PASSWORD).await });
@@ -308,7 +292,7 @@ async fn at_the_cap_the_least_recently_used_session_goes(stack: Stack) {
 async fn a_full_queue_is_busy_at_once(stack: Stack) {
     let app = stack.app_with(&[("LATCHKEY_HASH_THREADS", "1"), ("LATCHKEY_HASH_QUEUE", "2")]).await;
     app.person("alice").await;
-    let (release, holder) = hold_hashing(&app).await;
+    let (release, holder) = app.hold_hashing().await;
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let client = app.anonymous();
@@ -338,7 +322,7 @@ async fn a_full_queue_is_busy_at_once(stack: Stack) {
 async fn a_login_whose_client_is_gone_still_ends_whole(stack: Stack) {
     let app = stack.app_with(&[("LATCHKEY_HASH_THREADS", "1")]).await;
     app.person("alice").await;
-    let (release, holder) = hold_hashing(&app).await;
+    let (release, holder) = app.hold_hashing().await;
     let body = json_body(&json!({"email": "alice@example.com", "password": PASSWORD}));
     let client = app.anonymous().with("content-type", "application/json");
     // The server drops a handler when its client hangs up, which is what the time-out does here.

@@ -789,6 +789,14 @@ impl Tour {
         reply
     }
 
+    async fn send_as(&mut self, client: &Client, method: Method, route: &'static str, body: Value) -> Reply {
+        let client = client.with("x-request-id", &self.next_id()).with("content-type", "application/json");
+        let reply = client.send(method.clone(), route, json_body(&body)).await;
+        let name = ["PATCH", "PUT", "DELETE"].into_iter().find(|name| method.as_str() == *name);
+        self.note(name.expect("a method of this tour"), route, &reply);
+        reply
+    }
+
     async fn get_as(&mut self, client: &Client, route: &'static str, query: &str) -> Reply {
         let reply = client.with("x-request-id", &self.next_id()).get(&format!("{route}{query}")).await;
         self.note("GET", route, &reply);
@@ -850,6 +858,18 @@ async fn logs_hold_no_secret_at_any_level(stack: Stack) {
         replies.push(tour.post("/login", json!({"email": email, "password": password})).await.is(200));
         let bearer = client.bearer(&replies[3].text("/access_token"));
         tour.post_as(&bearer, "/logout", json!({"all": true})).await.is(204);
+
+        // The profile, a new password, and the end of the account.
+        let chosen = "kanarienvogel-n-99";
+        replies.push(tour.post("/login", json!({"email": email, "password": password})).await.is(200));
+        let bearer = client.bearer(&replies[4].text("/access_token"));
+        let patch = json!({"username": format!("person{round}"), "password": password});
+        tour.send_as(&bearer, Method::PATCH, "/me", patch).await.is(200);
+        let change = |current: &str| json!({"current_password": current, "new_password": chosen});
+        tour.send_as(&bearer, Method::PUT, "/me/password", change(wrong)).await.is(401);
+        tour.send_as(&bearer, Method::PUT, "/me/password", change(password)).await.is(204);
+        tour.send_as(&bearer, Method::DELETE, "/me", json!({"password": wrong})).await.is(401);
+        tour.post_as(&bearer, "/me/delete", json!({"password": chosen})).await.is(204);
 
         for reply in &replies {
             let (access, refresh) = (reply.text("/access_token"), reply.text("/refresh_token"));

@@ -179,17 +179,7 @@ async fn a_deleted_person_leaves_nothing_after_the_retention(stack: Stack) {
 async fn an_act_that_waited_while_the_epoch_moved_is_not_done(stack: Stack) {
     let app = stack.app_with(&[("LATCHKEY_HASH_THREADS", "1")]).await;
     let alice = app.person("alice").await;
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let (begun, has_begun) = tokio::sync::oneshot::channel();
-    let hasher = app.hasher.clone();
-    let holder = tokio::spawn(async move {
-        let work = move |_: &mut latchkey::hashing::HashMemory| {
-            let _ = begun.send(());
-            let _ = held.recv_timeout(Duration::from_secs(60));
-        };
-        hasher.run(work).await.unwrap();
-    });
-    has_begun.await.unwrap();
+    let (release, holder) = app.hold_hashing().await;
     let mut acts = tokio::task::JoinSet::new();
     let (one, two, three) = (alice.clone(), alice.clone(), alice.clone());
     acts.spawn(async move { delete(&one, PASSWORD).await });

@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -14,6 +15,7 @@ use latchkey::{
     ambient::Ambient,
     app::{App, StartError},
     config::{Config, Given},
+    hashing::HashMemory,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use uuid::Uuid;
@@ -30,6 +32,12 @@ pub struct TestApp {
     pub clock: Arc<AtomicI64>,
     pub settings: Vec<(String, String)>,
     kind: StackKind,
+}
+
+/// A way into the database beside the app.
+enum Door {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
 }
 
 impl Deref for TestApp {
@@ -72,39 +80,55 @@ impl TestApp {
         self.anonymous().register(name).await
     }
 
+    /// Keeps the one hashing thread of the app busy until told to let go.
+    pub async fn hold_hashing(&self) -> (mpsc::Sender<()>, tokio::task::JoinHandle<()>) {
+        let (release, held) = mpsc::channel::<()>();
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let hasher = self.hasher.clone();
+        let holder = tokio::spawn(async move {
+            let work = move |_: &mut HashMemory| {
+                let _ = begun.send(());
+                let _ = held.recv_timeout(Duration::from_secs(60));
+            };
+            hasher.run(work).await.unwrap();
+        });
+        has_begun.await.unwrap();
+        (release, holder)
+    }
+
     /// Runs SQL beside the app, as another program would.
     pub async fn sql(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
-        if self.kind == StackKind::Embedded {
-            let mut connection = SqliteConnection::connect(&self.database()).await.expect("the file opens");
-            sqlx::raw_sql(sql).execute(&mut connection).await.expect("good SQL");
-        } else {
-            let mut connection = PgConnection::connect(&self.database()).await.expect("PostgreSQL answers");
-            sqlx::raw_sql(sql).execute(&mut connection).await.expect("good SQL");
+        match self.connect().await {
+            Door::Sqlite(mut door) => sqlx::raw_sql(sql).execute(&mut door).await.map(drop),
+            Door::Postgres(mut door) => sqlx::raw_sql(sql).execute(&mut door).await.map(drop),
         }
+        .expect("good SQL");
     }
 
     /// One number out of the database.
     pub async fn number(&self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());
-        if self.kind == StackKind::Embedded {
-            let mut connection = SqliteConnection::connect(&self.database()).await.expect("the file opens");
-            sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("good SQL")
-        } else {
-            let mut connection = PgConnection::connect(&self.database()).await.expect("PostgreSQL answers");
-            sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("good SQL")
+        match self.connect().await {
+            Door::Sqlite(mut door) => sqlx::query_scalar(sql).fetch_one(&mut door).await.expect("good SQL"),
+            Door::Postgres(mut door) => sqlx::query_scalar(sql).fetch_one(&mut door).await.expect("good SQL"),
         }
     }
 
     /// One text out of the database.
     pub async fn text(&self, sql: &str) -> String {
         let sql = AssertSqlSafe(sql.to_owned());
+        match self.connect().await {
+            Door::Sqlite(mut door) => sqlx::query_scalar(sql).fetch_one(&mut door).await.expect("good SQL"),
+            Door::Postgres(mut door) => sqlx::query_scalar(sql).fetch_one(&mut door).await.expect("good SQL"),
+        }
+    }
+
+    async fn connect(&self) -> Door {
         if self.kind == StackKind::Embedded {
-            let mut connection = SqliteConnection::connect(&self.database()).await.expect("the file opens");
-            sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("good SQL")
+            Door::Sqlite(SqliteConnection::connect(&self.database()).await.expect("the file opens"))
         } else {
-            let mut connection = PgConnection::connect(&self.database()).await.expect("PostgreSQL answers");
-            sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("good SQL")
+            Door::Postgres(PgConnection::connect(&self.database()).await.expect("PostgreSQL answers"))
         }
     }
 
