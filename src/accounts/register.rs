@@ -22,9 +22,6 @@ use crate::{
     secret::SecretText,
 };
 
-problems!(RegisterProblems: InvalidEmail, InvalidUsername, InvalidDisplayName, InvalidLocale, WeakPassword,
-    EmailTaken, UsernameTaken, RegistrationClosed, Busy);
-
 /// Who wants an account.
 #[derive(Debug, ToSchema)]
 pub(super) struct RegisterRequest {
@@ -61,6 +58,9 @@ pub(super) struct Registered {
     #[schema(value_type = Option<Object>)]
     verification: Option<()>,
 }
+
+problems!(RegisterProblems: InvalidEmail, InvalidUsername, InvalidDisplayName, InvalidLocale, WeakPassword,
+    EmailTaken, UsernameTaken, RegistrationClosed, Busy);
 
 /// Makes an account.
 #[utoipa::path(post, path = "/register", tag = "sessions", request_body = RegisterRequest,
@@ -188,5 +188,6 @@ async fn make_person(app: &App, origin: &Origin, wanted: Wanted, password: Secre
     };
     Event::new(Kind::Registered).person(person.id).from(origin).record(&mut tx, &app.ambient).await?;
     tx.commit().await?;
+    tracing::Span::current().record("person", tracing::field::display(person.id));
     Ok(person)
 }

@@ -88,7 +88,7 @@ problems!(UpdateProblems: InvalidBody, UnknownField, InvalidDisplayName, Invalid
     InvalidRequest, InvalidCredentials, UsernameTaken, Busy);
 
 /// Changes the names others see.
-#[utoipa::path(patch, path = "/me", tag = "me", security(("bearer" = [])), request_body = UpdateRequest,
+#[utoipa::path(patch, path = "/me", tag = "me", security(("bearer" = [])), request_body = Option<UpdateRequest>,
     responses((status = 200, body = User), UpdateProblems))]
 pub(super) async fn update_me(
     State(app): State<App>,

@@ -54,10 +54,47 @@ pub fn document(collected: &OpenApi, public_url: &str) -> Value {
     });
     document["components"]["schemas"]["Problem"] = problem_schema();
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
-    for operation in paths.filter_map(Value::as_object_mut).flat_map(Map::values_mut) {
+    for (method, operation) in paths.filter_map(Value::as_object_mut).flatten() {
+        let bodies = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+        for body in bodies.into_iter().flat_map(Map::values_mut) {
+            // utoipa says of a body that may be missing that it may be `null`, which is another thing.
+            let named = body["schema"]["oneOf"]
+                .as_array()
+                .and_then(|either| either.iter().find(|one| one.get("$ref").is_some()));
+            if let Some(named) = named.cloned() {
+                body["schema"] = named;
+            }
+        }
+        if method == "patch" {
+            // RFC 7396 has a media type of its own, which says the same.
+            let content = operation["requestBody"]["content"]["application/json"].clone();
+            operation["requestBody"]["content"]["application/merge-patch+json"] = content;
+        }
         complete(operation);
     }
+    for (name, schema) in document["components"]["schemas"].as_object_mut().into_iter().flatten() {
+        if name.ends_with("Request") {
+            close(name, schema);
+        }
+    }
     document
+}
+
+/// Says of a request body what the handler insists on and a derived schema cannot know.
+fn close(name: &str, schema: &mut Value) {
+    schema["additionalProperties"] = false.into();
+    match name {
+        "LoginRequest" => {
+            let one = |name: &str| json!({"required": [name], "properties": {name: {"type": "string"}}});
+            schema["oneOf"] = json!([one("email"), one("username")]);
+            schema["properties"]["refresh_transport"]["enum"] = json!(["body", null]);
+        }
+        "UpdateRequest" => {
+            schema["dependentSchemas"] =
+                json!({"username": {"required": ["password"], "properties": {"password": {"type": "string"}}}});
+        }
+        _ => {}
+    }
 }
 
 fn complete(operation: &mut Value) {

@@ -67,6 +67,7 @@ impl Signer {
         token.push_str(&self.header);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
+        // The library takes no other randomness; a nonce is not what a test would want to repeat.
         let signature = self.pair.sign(&SystemRandom::new(), token.as_bytes()).ok()?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature.as_ref(), &mut token);

@@ -19,14 +19,13 @@ use crate::{
     secret::SecretText,
 };
 
-problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken);
-
 /// A refresh token, or nothing beside an access token.
 #[derive(Debug, ToSchema)]
 pub(super) struct LogoutRequest {
     #[schema(value_type = Option<String>, example = "lkr_…")]
     refresh_token: Option<SecretText>,
     /// End every session of the person.
+    #[schema(value_type = Option<bool>)]
     all: bool,
 }
 
@@ -36,8 +35,10 @@ impl FromFields for LogoutRequest {
     }
 }
 
+problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken);
+
 /// Signs a person out.
-#[utoipa::path(post, path = "/logout", tag = "sessions", security((), ("bearer" = [])), request_body = LogoutRequest,
+#[utoipa::path(post, path = "/logout", tag = "sessions", security((), ("bearer" = [])), request_body = Option<LogoutRequest>,
     responses((status = 204), LogoutProblems))]
 pub(super) async fn logout(
     State(app): State<App>,

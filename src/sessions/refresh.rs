@@ -22,8 +22,6 @@ use crate::{
 const HEAL_ATTEMPTS: u32 = 10;
 const HEAL_PAUSE: Duration = Duration::from_secs(3);
 
-problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused);
-
 /// The refresh token.
 #[derive(Debug, ToSchema)]
 pub(super) struct RefreshRequest {
@@ -37,8 +35,10 @@ impl FromFields for RefreshRequest {
     }
 }
 
+problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused);
+
 /// Gives new tokens for a refresh token.
-#[utoipa::path(post, path = "/refresh", tag = "sessions", request_body = RefreshRequest,
+#[utoipa::path(post, path = "/refresh", tag = "sessions", request_body = Option<RefreshRequest>,
     responses((status = 200, body = tokens::Tokens), RefreshProblems))]
 pub(super) async fn refresh(
     State(app): State<App>,

@@ -27,7 +27,7 @@ use base64::{
 };
 use latchkey::{
     app::StartError,
-    keys::{KeyState, RingError},
+    keys::{KeyFiles, KeyState, RingError},
 };
 use p256::{
     SecretKey,
@@ -305,6 +305,10 @@ async fn the_first_start_makes_an_active_and_a_next_key_and_a_secret(stack: Stac
     }
     let secret = fs::read_to_string(dir.join("secret")).unwrap();
     assert_eq!(STANDARD.decode(&secret).expect("base64 and nothing else").len(), 32);
+    // A node that comes a moment later does not write over what is there.
+    let before = content(&dir);
+    KeyFiles::new(&dir).make_secret(&app.ambient).unwrap();
+    assert!(content(&dir) == before);
     assert_eq!(kid(&app.person("alice").await.access), active);
 }
 
