@@ -177,8 +177,9 @@ async fn generate_keys(config: &Config) -> anyhow::Result<()> {
     let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
     let db = open_database(config).await?;
     app::migrate(config, &db).await?;
-    let ring = KeyRing::open(&db, &files, config.public_url.as_str(), true, &ambient).await?;
+    // A folder that is foreign to this database puts no keys into its ring.
     keys::check_secrets(&db, &secrets, ambient.now()).await?;
+    let ring = KeyRing::open(&db, &files, config.public_url.as_str(), true, &ambient).await?;
     ring.complete(&db, &files, &ambient).await?;
     let active = ring.list().into_iter().filter(|key| key.state == KeyState::Active || key.state == KeyState::Next);
     for key in active {

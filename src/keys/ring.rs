@@ -147,10 +147,12 @@ pub fn server_secrets(
     may_make: bool,
     ambient: &Ambient,
 ) -> Result<ServerSecrets, RingError> {
+    // Looked at in any case: a file that others can read is a fault, whether or not it is used.
+    let in_folder = files.secrets()?;
     if let Some(secrets) = configured {
         return Ok(ServerSecrets::new(secrets));
     }
-    if let Some(secrets) = files.secrets()? {
+    if let Some(secrets) = in_folder {
         return Ok(ServerSecrets::new(&secrets));
     }
     if !may_make {
