@@ -6,7 +6,7 @@
 //! 3. One transaction inserts the person unless address or name is taken, and writes the event. The partial unique
 //!    indexes decide the race of two registrations; no reading first, since what was read would be old by then.
 //!
-//! Acts of a signed-in person that need the password again ([`confirm`]): a new username, deletion, and in `passwords` a
+//! Acts of a signed-in person that need the password again ([`confirm()`]): a new username, deletion, and in `passwords` a
 //! new password. 1. One read gives hash and epoch together. 2. One hash. 3. One transaction that only acts while the
 //! epoch is still the one that was read; deletion and a new password move it, which ends sessions on every node.
 //! 4. Then the session store is tidied. A deletion wipes the hash at once and frees the address; the rest of the row goes

@@ -71,17 +71,20 @@ pub struct Credentials {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct User {
     id: Uuid,
+    #[schema(example = "alice@example.com")]
     email: Option<String>,
     email_verified: bool,
+    #[schema(example = "alice")]
     username: Option<String>,
+    #[schema(example = "Alice")]
     display_name: Option<String>,
     roles: Vec<String>,
     status: Status,
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-11-22T10:56:00.123Z")]
     created_at: Timestamp,
-    #[schema(value_type = String, format = DateTime)]
+    #[schema(value_type = String, format = DateTime, example = "2026-11-22T10:56:00.123Z")]
     updated_at: Timestamp,
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, example = "2026-11-22T10:56:00.123Z")]
     last_login_at: Option<Timestamp>,
 }
 

@@ -88,7 +88,6 @@ impl Fields {
 
     /// A member of a merge patch (RFC 7396): `None` when it is not there, `Some(None)` when it is `null` and so to be
     /// removed.
-    #[expect(clippy::option_option, reason = "a patch tells absent from null")]
     pub fn patch(&mut self, name: &'static str) -> Option<Option<String>> {
         match self.left.get(name)? {
             Value::Null => {

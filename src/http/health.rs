@@ -30,7 +30,9 @@ pub fn internal_routes() -> Router<App> {
 
 #[derive(Serialize, ToSchema)]
 struct Health {
+    #[schema(example = "ok")]
     status: &'static str,
+    #[schema(example = "0.1.0")]
     version: &'static str,
 }
 

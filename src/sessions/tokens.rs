@@ -18,12 +18,17 @@ use crate::{
 /// RFC 6749 §5.1, with what our clients want to know besides.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Tokens {
+    #[schema(example = "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFUzI1NiIsImtpZCI6Ij…")]
     access_token: String,
+    #[schema(example = "Bearer")]
     token_type: &'static str,
     /// Seconds.
+    #[schema(example = 300)]
     expires_in: u64,
+    #[schema(example = "lkr_AT0BogPFNkVw…")]
     refresh_token: String,
     /// Seconds until the session is dead, unless refreshed before.
+    #[schema(example = 604_800)]
     refresh_expires_in: u64,
     session_id: Uuid,
 }

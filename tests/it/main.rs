@@ -31,7 +31,9 @@ use libtest_mimic::{Arguments, Trial};
 use support::{Stack, StackKind, Test};
 
 /// No test takes so long; one that does hangs, and says so instead of holding the run.
-const LIMIT: Duration = Duration::from_secs(180);
+fn limit() -> Duration {
+    Duration::from_secs(if support::scale::is_soak() { 1800 } else { 180 })
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -85,7 +87,7 @@ fn trials(test: Test) -> Vec<Trial> {
                         let runtime =
                             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
                         let outcome =
-                            runtime.block_on(async { tokio::time::timeout(LIMIT, run(Stack::new(kind))).await });
+                            runtime.block_on(async { tokio::time::timeout(limit(), run(Stack::new(kind))).await });
                         runtime.shutdown_background();
                         outcome.map_err(|_| "the test did not end in time".into())
                     })?;
