@@ -35,6 +35,7 @@ pub fn tests() -> Vec<Test> {
         a_resetting_redis_lets_nobody_in_and_is_used_again_when_back,
         a_slow_redis_lets_nobody_in_and_is_used_again_when_back,
         a_link_to_redis_that_fell_silent_for_good_is_replaced,
+        a_redis_link_that_is_cut_at_any_byte_leaves_nothing_half_done,
         people_sign_in_again_after_redis_was_emptied_and_nothing_worse,
         a_logout_holds_though_redis_lost_the_deletion,
         a_logout_everywhere_holds_though_redis_lost_the_deletion,
@@ -46,6 +47,7 @@ pub fn tests() -> Vec<Test> {
         a_resetting_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
         a_slow_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
         links_to_the_database_that_fell_silent_for_good_are_replaced,
+        a_database_link_that_is_cut_at_any_byte_leaves_nothing_half_done,
     ));
     tests.extend(crate::on_stacks!(&StackKind::ALL;
         requests_that_are_dropped_half_way_leave_no_half_state,
@@ -658,4 +660,51 @@ async fn a_full_disk_refuses_writes_answers_reads_and_corrupts_nothing(stack: St
     assert!(registered.iter().all(|email| emails.contains(email)), "{registered:?} {emails:?}");
     let half: i64 = sqlx::query_scalar(HALF_STATE).fetch_one(&mut connection).await.unwrap();
     assert_eq!(half, 0);
+}
+
+// --- links that are cut in the middle of a sentence -------------------------------------------------------------------
+
+/// Registers, signs in, refreshes and signs out while the link is cut after more and more bytes: each act happened or did
+/// not, none is half done, and the server is itself again at once.
+async fn cut_anywhere(stack: &Stack, name: &str, default_port: u16) {
+    let (proxy, app) = behind(stack, name, default_port).await;
+    let client = app.anonymous();
+    let alice = app.person("alice").await;
+    let mut refused = 0;
+    for (round, bytes) in [0, 1, 7, 20, 60, 110, 170, 240, 330, 450, 600, 800, 1100, 1500].into_iter().enumerate() {
+        let email = format!("cut{round}@example.com");
+        let guest = alice.elsewhere().await;
+        proxy.cut_after(bytes);
+        let replies = [
+            client.post("/register", json!({"email": email, "password": PASSWORD})).await,
+            client.login(&alice.email, PASSWORD).await,
+            guest.client.refresh(&guest.refresh).await,
+            guest.client.post("/logout", json!({"refresh_token": guest.refresh})).await,
+        ];
+        let ended = replies[3].status == 204;
+        for reply in replies {
+            if reply.status >= 400 {
+                reply.is_problem(503, "unavailable");
+                refused += 1;
+            }
+        }
+        proxy.set(Mode::Pass);
+        eventually("a login works", || async { client.login(&alice.email, PASSWORD).await.status == 200 }).await;
+        assert!(!(ended && guest.is_signed_in().await), "after {bytes} bytes: an acknowledged end was none");
+        eventually("registering works", || async {
+            let reply = client.post("/register", json!({"email": email, "password": PASSWORD})).await;
+            matches!(reply.status, 201 | 409)
+        })
+        .await;
+    }
+    assert!(refused > 4, "the cuts were felt: {refused}");
+    assert_eq!(app.number(HALF_STATE).await, 0);
+}
+
+async fn a_redis_link_that_is_cut_at_any_byte_leaves_nothing_half_done(stack: Stack) {
+    cut_anywhere(&stack, "REDIS_URL", 6379).await;
+}
+
+async fn a_database_link_that_is_cut_at_any_byte_leaves_nothing_half_done(stack: Stack) {
+    cut_anywhere(&stack, "DATABASE_URL", 5432).await;
 }

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicI64, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,8 @@ impl Mode {
 pub struct Proxy {
     pub address: SocketAddr,
     mode: Arc<AtomicU8>,
+    /// Bytes that still pass, both directions together.
+    budget: Arc<AtomicI64>,
 }
 
 impl Proxy {
@@ -46,11 +48,12 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let mode = Arc::new(AtomicU8::new(Mode::Pass as u8));
-        let (upstream, shared) = (upstream.to_owned(), Arc::clone(&mode));
+        let budget = Arc::new(AtomicI64::new(i64::MAX));
+        let (upstream, shared, left) = (upstream.to_owned(), Arc::clone(&mode), Arc::clone(&budget));
         tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (upstream, mode) = (upstream.clone(), Arc::clone(&shared));
+                let (upstream, mode, left) = (upstream.clone(), Arc::clone(&shared), Arc::clone(&left));
                 connections.spawn(async move {
                     if Mode::of(mode.load(Ordering::SeqCst)) == Mode::Reset {
                         return;
@@ -59,17 +62,24 @@ impl Proxy {
                     let (client_read, client_write) = client.into_split();
                     let (server_read, server_write) = server.into_split();
                     tokio::select! {
-                        () = pump(client_read, server_write, &mode) => {}
-                        () = pump(server_read, client_write, &mode) => {}
+                        () = pump(client_read, server_write, &mode, &left) => {}
+                        () = pump(server_read, client_write, &mode, &left) => {}
                         () = reset(&mode) => {}
                     }
                 });
             }
         });
-        Self { address, mode }
+        Self { address, mode, budget }
+    }
+
+    /// Lets so many bytes more pass and then ends every connection in the middle of whatever it was saying, new ones at
+    /// once, until [`Proxy::set`].
+    pub fn cut_after(&self, bytes: i64) {
+        self.budget.store(bytes, Ordering::SeqCst);
     }
 
     pub fn set(&self, mode: Mode) {
+        self.budget.store(i64::MAX, Ordering::SeqCst);
         self.mode.store(mode as u8, Ordering::SeqCst);
     }
 }
@@ -80,7 +90,12 @@ async fn reset(mode: &AtomicU8) {
     }
 }
 
-async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mode: &AtomicU8) {
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mode: &AtomicU8,
+    budget: &AtomicI64,
+) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if Mode::of(mode.load(Ordering::SeqCst)) == Mode::Slow {
@@ -89,7 +104,9 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
         while Mode::of(mode.load(Ordering::SeqCst)) == Mode::BlackHole {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        if to.write_all(&buffer[..length]).await.is_err() {
+        let left = budget.fetch_sub(i64::try_from(length).unwrap(), Ordering::SeqCst).max(0);
+        let passed = usize::try_from(left).unwrap().min(length);
+        if to.write_all(&buffer[..passed]).await.is_err() || passed < length {
             return;
         }
     }
