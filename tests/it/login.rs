@@ -235,7 +235,7 @@ async fn a_login_held_while_the_epoch_moves_gets_tokens_that_nothing_accepts(sta
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // The login has read hash and epoch, or is about to see the answer of that read; wait until it waits for its hash.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     app.sql("UPDATE users SET epoch = epoch + 1").await;
     release.send(()).unwrap();
     holder.await.unwrap();
@@ -258,7 +258,7 @@ async fn a_rehash_never_brings_an_old_password_back(stack: Stack) {
     while app.db.asked().statements.load(std::sync::atomic::Ordering::SeqCst) == before {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     app.sql(&format!("UPDATE users SET epoch = epoch + 1, password_hash = '{changed}'")).await;
     release.send(()).unwrap();
     holder.await.unwrap();
@@ -298,7 +298,7 @@ async fn a_full_queue_is_busy_at_once(stack: Stack) {
         let client = app.anonymous();
         waiting.spawn(async move { client.login("alice@example.com", PASSWORD).await });
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
     let started = std::time::Instant::now();
     let reply = app.anonymous().login("alice@example.com", PASSWORD).await.is_problem(503, "busy");
     assert!(reply.header("retry-after").parse::<u32>().unwrap() >= 1);

@@ -189,7 +189,7 @@ async fn an_act_that_waited_while_the_epoch_moved_is_not_done(stack: Stack) {
         let body = json!({"current_password": PASSWORD, "new_password": "a staple for the horse"});
         client.send(Method::PUT, "/me/password", json_body(&body)).await
     });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
     app.sql("UPDATE users SET epoch = epoch + 1").await;
     release.send(()).unwrap();
     holder.await.unwrap();
