@@ -21,6 +21,7 @@ mod process;
 mod profile;
 mod refresh;
 mod register;
+mod rules;
 mod settings;
 mod support;
 mod tokens;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         profile::tests(),
         refresh::tests(),
         register::tests(),
+        rules::tests(),
         settings::tests(),
         tokens::tests(),
     ];
