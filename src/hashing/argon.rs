@@ -120,5 +120,9 @@ pub(super) fn tag_into(
         Some(secret) => Argon2::new_with_secret(secret, algorithm, version, params),
         None => Ok(Argon2::new(algorithm, version, params)),
     };
-    Ok(argon.is_ok_and(|argon| argon.hash_password_into_with_memory(password, salt, tag, blocks).is_ok()))
+    let done = argon.is_ok_and(|argon| argon.hash_password_into_with_memory(password, salt, tag, blocks).is_ok());
+    if done {
+        memory.spend(cost.work());
+    }
+    Ok(done)
 }

@@ -13,6 +13,8 @@ use memmap2::MmapMut;
 #[derive(Default)]
 pub struct HashMemory {
     mapping: Option<MmapMut>,
+    /// Argon2 work done in it so far, in KiB written: what the time of a check follows.
+    spent: u64,
 }
 
 impl HashMemory {
@@ -30,6 +32,17 @@ impl HashMemory {
         let (before, blocks, _) = unsafe { mapping.align_to_mut::<Block>() };
         debug_assert!(before.is_empty(), "mappings start at a page");
         blocks.get_mut(..count)
+    }
+
+    /// Notes work that was done.
+    pub(super) fn spend(&mut self, work: u64) {
+        self.spent = self.spent.wrapping_add(work);
+    }
+
+    /// Argon2 work done so far, in KiB written.
+    #[must_use]
+    pub fn spent(&self) -> u64 {
+        self.spent
     }
 
     /// Gives everything back when it is more than `count` blocks: one expensive old hash must not stay as memory.

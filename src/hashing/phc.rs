@@ -226,4 +226,20 @@ mod tests {
             assert_eq!(check(&policy, "wrong horse", &stored), Verdict::Wrong { alarm: false }, "{name}");
         }
     }
+
+    #[test]
+    fn every_refusal_does_the_work_of_one_current_hash() {
+        let policy = policy(16384, 2);
+        let hash = |cost: &Policy| cost.hash(b"correct horse", &SALT, &mut HashMemory::default()).unwrap();
+        let weaker = Policy { cost: Cost { memory_kib: 8192, iterations: 1, parallelism: 1 }, peppers: Vec::new() };
+        let (current, cheaper) = (hash(&policy), hash(&weaker));
+        let foreign = bcrypt::hash("correct horse", 4).unwrap();
+        let outside = current.replace("t=2", "t=11");
+        for stored in [None, Some(current.as_str()), Some(&cheaper), Some(&foreign), Some("x"), Some(&outside)] {
+            let mut memory = HashMemory::default();
+            let verdict = verify(&policy, b"wrong horse", stored, &SALT, &mut memory).unwrap();
+            assert!(matches!(verdict, Verdict::Wrong { .. }), "{stored:?}");
+            assert_eq!(memory.spent(), policy.cost.work(), "{stored:?}");
+        }
+    }
 }
