@@ -12,12 +12,14 @@
 mod record;
 mod redis;
 mod sql;
+mod value;
 
 use uuid::Uuid;
 
 pub use record::{Decision, Device, NONCE_HASH, RECORD_LIMIT, Rotate, SessionRecord};
 pub use redis::RedisStore;
 pub use sql::SqlStore;
+pub use value::{Key, Value};
 
 use crate::{
     db::{StoreError, Timestamp},
@@ -131,6 +133,31 @@ impl Ephemeral {
     /// When the store cannot say that they are gone.
     pub async fn close_others(&self, now: Timestamp, user: Uuid, keep: Option<(Uuid, i64)>) -> EphemeralResult<()> {
         forward!(self, store => store.close_others(now, user, keep))
+    }
+
+    /// The value under this key, if it is alive.
+    ///
+    /// # Errors
+    /// When the store cannot answer, or a newer node wrote it.
+    pub async fn get<V: Value>(&self, now: Timestamp, key: &Key<V>) -> EphemeralResult<Option<V>> {
+        let stored = forward!(self, store => store.get(key))?;
+        let Some(bytes) = stored else { return Ok(None) };
+        value::open(&bytes, now).ok_or(EphemeralError::Layout)
+    }
+
+    /// Puts `after` under this key, if `before` (or nothing) still stands there; tells whether it did.
+    ///
+    /// # Errors
+    /// When the store cannot answer; it may be put then.
+    pub async fn swap<V: Value>(
+        &self,
+        now: Timestamp,
+        key: &Key<V>,
+        before: Option<&V>,
+        after: &V,
+    ) -> EphemeralResult<bool> {
+        let (before, after_bytes) = (before.map(value::seal), value::seal(after));
+        forward!(self, store => store.swap(now, key, before.as_deref(), &after_bytes, after.expires_at()))
     }
 
     /// What time Redis has; `None` on SQL, whose clock is asked elsewhere.

@@ -1,5 +1,5 @@
 //! Sessions in Redis: one hash a person, one field a session, so that list, cap and close-all are one command on one key
-//! in one cluster slot.
+//! in one cluster slot. Other values are strings of their own.
 //!
 //! The connection is multiplexed and mends itself. A call that gets no answer within [`PATIENCE`] is an error, and the
 //! connection it was sent on is replaced: a peer that went away without a word would otherwise swallow every later call
@@ -20,7 +20,7 @@ use redis::{
 };
 use uuid::Uuid;
 
-use super::{Decision, EphemeralError, EphemeralResult, Rotate, SessionRecord};
+use super::{Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
 use crate::{db::Timestamp, secret::SecretText};
 
 /// How long one call may take, so that a request without Redis is answered within 500 ms.
@@ -30,6 +30,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/open.lua")));
 static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/rotate.lua")));
+static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/swap.lua")));
 static CLOSE_OTHERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/close_others.lua")));
 
 /// The ephemeral store in Redis.
@@ -216,6 +217,23 @@ impl RedisStore {
             None => script.arg("").arg(0),
         };
         script.arg(self.longest.as_secs());
+        self.call(async |mut connection| script.invoke_async(&mut connection).await).await
+    }
+
+    pub(super) async fn get<V: Value>(&self, key: &Key<V>) -> EphemeralResult<Option<Vec<u8>>> {
+        self.command(redis::cmd("GET").arg(key.redis(&self.prefix))).await
+    }
+
+    pub(super) async fn swap<V: Value>(
+        &self,
+        now: Timestamp,
+        key: &Key<V>,
+        before: Option<&[u8]>,
+        after: &[u8],
+        expires_at: Timestamp,
+    ) -> EphemeralResult<bool> {
+        let mut script = SWAP.key(key.redis(&self.prefix));
+        script.arg(now.millis()).arg(before.unwrap_or_default()).arg(after).arg(expires_at.millis());
         self.call(async |mut connection| script.invoke_async(&mut connection).await).await
     }
 

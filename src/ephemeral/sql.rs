@@ -1,11 +1,11 @@
-//! Sessions in the database, for when there is no Redis. The record is the one Redis would hold.
+//! Sessions and other ephemeral values in the database, for when there is no Redis. The bytes are those Redis would hold.
 
 use std::time::Duration;
 
 use futures_util::TryFutureExt;
 use uuid::Uuid;
 
-use super::{Decision, EphemeralError, EphemeralResult, Rotate, SessionRecord};
+use super::{Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
 use crate::db::{Conn, Db, StoreResult, Timestamp, Tx, on};
 
 /// The ephemeral store in the database.
@@ -124,6 +124,49 @@ impl SqlStore {
         Ok(tx.commit().await?)
     }
 
+    pub(super) async fn get<V: Value>(&self, key: &Key<V>) -> EphemeralResult<Option<Vec<u8>>> {
+        let mut conn = self.db.read().await?;
+        Ok(on!(&mut conn, |c| sqlx::query_scalar("SELECT value FROM ephemeral WHERE key = $1")
+            .bind(key.sql())
+            .fetch_optional(c))?)
+    }
+
+    pub(super) async fn swap<V: Value>(
+        &self,
+        now: Timestamp,
+        key: &Key<V>,
+        before: Option<&[u8]>,
+        after: &[u8],
+        expires_at: Timestamp,
+    ) -> EphemeralResult<bool> {
+        let mut tx = self.db.begin(now).await?;
+        let changed = match before {
+            Some(before) => on!(&mut tx, |c| sqlx::query(
+                "UPDATE ephemeral SET value = $3, expires_at = $4 WHERE key = $1 AND value = $2 AND expires_at > $5"
+            )
+            .bind(key.sql())
+            .bind(before)
+            .bind(after)
+            .bind(expires_at)
+            .bind(now)
+            .execute(c)
+            .map_ok(|done| done.rows_affected()))?,
+            None => on!(&mut tx, |c| sqlx::query(
+                "INSERT INTO ephemeral (key, value, expires_at) VALUES ($1, $2, $3)
+                 ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at
+                 WHERE ephemeral.expires_at <= $4"
+            )
+            .bind(key.sql())
+            .bind(after)
+            .bind(expires_at)
+            .bind(now)
+            .execute(c)
+            .map_ok(|done| done.rows_affected()))?,
+        };
+        tx.commit().await?;
+        Ok(changed == 1)
+    }
+
     pub(super) async fn ping(&self) -> EphemeralResult<()> {
         Ok(self.db.ping().await?)
     }
@@ -137,8 +180,15 @@ impl SqlStore {
         .bind(now)
         .execute(c)
         .map_ok(|done| done.rows_affected()))?;
+        let values = on!(&mut tx, |c| sqlx::query(
+            "DELETE FROM ephemeral WHERE key IN (SELECT key FROM ephemeral WHERE expires_at <= $1 LIMIT 1000)"
+        )
+        .bind(now)
+        .execute(c)
+        .map_ok(|done| done.rows_affected()))?;
         tx.commit().await?;
-        Ok(swept)
+        // The larger count decides whether there is more to sweep.
+        Ok(swept.max(values))
     }
 }
 

@@ -97,7 +97,17 @@ async fn both_databases_have_the_same_columns(stack: Stack) {
     let (sqlite, postgres) = (sqlite_columns(&stack).await, postgres_columns(&stack).await);
     let names = |columns: &Columns| columns.keys().cloned().collect::<BTreeSet<_>>();
     assert_eq!(names(&sqlite), names(&postgres));
-    for table in ["users", "ended_sessions", "sessions", "events", "signing_keys", "secret_checks", "outbox"] {
+    for table in [
+        "users",
+        "ended_sessions",
+        "sessions",
+        "events",
+        "signing_keys",
+        "secret_checks",
+        "outbox",
+        "pending_registrations",
+        "ephemeral",
+    ] {
         assert!(sqlite.keys().any(|(found, _)| found == table), "no table {table}");
     }
     for (column, (kind, not_null)) in &sqlite {

@@ -1,9 +1,10 @@
 //! Suites that every backend must pass.
 
 mod sessions;
+mod values;
 
 use crate::support::Test;
 
 pub fn tests() -> Vec<Test> {
-    sessions::tests()
+    [sessions::tests(), values::tests()].into_iter().flatten().collect()
 }
