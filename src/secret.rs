@@ -74,6 +74,10 @@ pub struct ServerSecrets {
 struct Derived {
     key_id: u8,
     refresh: hmac::Key,
+    code: hmac::Key,
+    code_draw: hmac::Key,
+    flow_tag: hmac::Key,
+    throttle: hmac::Key,
     check: [u8; 16],
 }
 
@@ -116,6 +120,28 @@ impl ServerSecrets {
         })
     }
 
+    /// What a code is stored as: its HMAC by every secret, the one that makes first.
+    pub fn code_macs<'a>(&'a self, message: &'a [u8]) -> impl Iterator<Item = [u8; 32]> + 'a {
+        self.rings.iter().map(|ring| sign(&ring.code, message))
+    }
+
+    /// 32 bytes that only a holder of the secret can make out of `seed`, by every secret, the one that makes first.
+    pub fn code_draws<'a>(&'a self, seed: &'a [u8]) -> impl Iterator<Item = [u8; 32]> + 'a {
+        self.rings.iter().map(|ring| sign(&ring.code_draw, seed))
+    }
+
+    /// The tag that puts everything about an address into one slot.
+    #[must_use]
+    pub fn flow_tag(&self, address: &str) -> [u8; 4] {
+        first(&sign(&self.rings[0].flow_tag, address.as_bytes()))
+    }
+
+    /// The name under which something is counted; nobody can tell what it was.
+    #[must_use]
+    pub fn throttle<const N: usize>(&self, what: &[u8]) -> [u8; N] {
+        first(&sign(&self.rings[0].throttle, what))
+    }
+
     /// One public check value a secret: it tells whether two nodes share a secret and nothing else about it.
     pub fn checks(&self) -> impl Iterator<Item = [u8; 16]> + '_ {
         self.rings.iter().map(|ring| ring.check)
@@ -129,9 +155,26 @@ impl Derived {
         Self {
             key_id: expand::<1>(&root, b"key-id")[0],
             refresh: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"refresh")),
+            code: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"code")),
+            code_draw: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"code-draw")),
+            flow_tag: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"flow-tag")),
+            throttle: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"throttle")),
             check: expand(&root, b"check"),
         }
     }
+}
+
+fn sign(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
+    let mut tag = [0; 32];
+    tag.copy_from_slice(hmac::sign(key, message).as_ref());
+    tag
+}
+
+/// The first `N` (at most 32) of these bytes.
+fn first<const N: usize>(bytes: &[u8; 32]) -> [u8; N] {
+    let mut cut = [0; N];
+    cut.copy_from_slice(&bytes[..N]);
+    cut
 }
 
 fn expand<const N: usize>(root: &hkdf::Prk, info: &[u8]) -> [u8; N] {

@@ -42,6 +42,13 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// As people read it, to the minute: `2026-11-22 10:56 UTC`.
+    #[must_use]
+    pub fn to_minute(self) -> String {
+        let text = self.to_string();
+        text.get(..16).map_or_else(|| text.clone(), |minute| format!("{} UTC", minute.replace('T', " ")))
+    }
+
     /// Whole seconds from `earlier` to here, at least zero.
     #[must_use]
     pub fn seconds_since(self, earlier: Self) -> u64 {
