@@ -1,75 +1,15 @@
 // The pages under /docs in a browser that reaches this server and nothing else.
 //
-//     node check.mjs ORIGIN CHROMIUM PROFILE SCREENSHOT
+//     node check.mjs ORIGIN CHROMIUM SCREENSHOT
 //
-// PROFILE is an empty directory for the browser, SCREENSHOT the file to write. Exit code 1 if anything is wrong.
-import { chromium } from "playwright-core";
+// SCREENSHOT is the file to write. Exit code 1 if anything is wrong.
+import { conclude, fault, guarded, launch, step } from "../browser/guard.mjs";
 
-const [origin, executablePath, profile, screenshot] = process.argv.slice(2);
-const patience = 20_000;
-const faults = [];
-let requests = 0;
+const [origin, executablePath, screenshot] = process.argv.slice(2);
 
-const fault = (text) => {
-  if (!faults.includes(text)) faults.push(text);
-};
-const step = async (what, work) => {
-  try {
-    await work();
-  } catch (error) {
-    fault(`${what}: ${error.message.split("\n")[0]}`);
-  }
-};
-// A data: or blob: URL is no request to anybody.
-const isOurs = (url) => ["data:", "blob:"].includes(new URL(url).protocol) || new URL(url).origin === origin;
-
-const browser = await chromium.launchPersistentContext(profile, {
-  executablePath,
-  headless: true,
-  viewport: { width: 1280, height: 900 },
-  serviceWorkers: "block",
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-proxy-server",
-    // What is no request of a page, such as a name looked up ahead, gets nowhere either.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
-  ],
-});
-
-browser.on("request", (request) => {
-  requests += 1;
-  if (!isOurs(request.url())) fault(`a request to ${request.url()}`);
-});
-browser.on("response", (response) => {
-  if (response.status() >= 400) fault(`${response.status()} for ${response.url()}`);
-});
-browser.on("console", (message) => {
-  const text = message.text();
-  if (message.type() === "error" || /content.security.policy/i.test(text)) fault(`on the console: ${text}`);
-});
-browser.on("weberror", (error) => fault(`not caught: ${error.error().message}`));
-await browser.route("**/*", (route) => (isOurs(route.request().url()) ? route.continue() : route.abort()));
-await browser.routeWebSocket("**/*", (socket) => {
-  fault(`a web socket to ${socket.url()}`);
-  socket.close();
-});
-// A script that catches its own violation leaves nothing on the console.
-await browser.addInitScript(() => {
-  addEventListener("securitypolicyviolation", ({ effectiveDirective, blockedURI, sourceFile, lineNumber }) => {
-    console.error(
-      `Content Security Policy: ${effectiveDirective} forbids ${blockedURI || "inline"}, ${sourceFile}:${lineNumber}`,
-    );
-  });
-});
-
-const page = browser.pages()[0] ?? (await browser.newPage());
-page.setDefaultTimeout(patience);
+const browser = await launch(executablePath);
+const context = await guarded(browser, origin, { viewport: { width: 1280, height: 900 } });
+const page = await context.newPage();
 const shown = (locator) => locator.filter({ visible: true }).first().waitFor();
 
 await step("opening /docs", () => page.goto(`${origin}/docs`));
@@ -113,6 +53,4 @@ await step("the row of weak_password", async () => {
 });
 
 await browser.close();
-for (const text of faults) console.log(`docs: ${text}`);
-console.log(faults.length > 0 ? "docs: FAILED" : `docs: ok, ${requests} requests, none to another origin`);
-process.exitCode = faults.length > 0 ? 1 : 0;
+conclude("docs");
