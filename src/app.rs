@@ -21,6 +21,7 @@ use std::{
 };
 
 use axum::{Router, middleware};
+use tokio::task::JoinHandle;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -35,9 +36,11 @@ use crate::{
     hashing::{Hasher, Policy},
     http,
     keys::{self, KeyFiles, KeyRing, RingError},
+    mail::{Post, PostError, outbox},
     passwords,
     secret::ServerSecrets,
     sessions,
+    verification::{self, courier},
 };
 
 /// How often a node looks whether the ring changed.
@@ -66,6 +69,8 @@ pub struct Parts {
     pub keys: KeyRing,
     /// The server secrets.
     pub secrets: ServerSecrets,
+    /// What it takes to send a mail.
+    pub post: Post,
     stopping: AtomicBool,
     /// Held as long as the server runs; a second server on the same file does not start.
     _lock: Option<fs::File>,
@@ -100,6 +105,9 @@ pub enum StartError {
     /// The database.
     #[error(transparent)]
     Database(#[from] OpenError),
+    /// Mails.
+    #[error(transparent)]
+    Post(#[from] PostError),
     /// Keys and secret.
     #[error(transparent)]
     Keys(#[from] RingError),
@@ -116,7 +124,7 @@ pub enum StartError {
 /// # Errors
 /// When the data folder or the database cannot be used.
 pub async fn open_database(config: &Config) -> Result<Db, StartError> {
-    if config.database_url.is_none() || config.smtp_url.is_none() {
+    if config.database_url.is_none() || config.smtp.is_none() {
         make_data_dir(config)?;
     }
     if let Some(url) = &config.database_url {
@@ -191,6 +199,7 @@ impl App {
     /// # Errors
     /// The first part that cannot be used, with what to do about it.
     pub async fn build(config: Config, ambient: Ambient) -> Result<Self, StartError> {
+        let post = Post::open(&config)?;
         let lock = lock(&config)?;
         let db = open_database(&config).await?;
         migrate(&config, &db).await?;
@@ -224,6 +233,7 @@ impl App {
             hasher,
             keys: ring,
             secrets,
+            post,
             stopping: AtomicBool::new(false),
             _lock: lock,
         })))
@@ -251,6 +261,7 @@ impl App {
             .merge(accounts::routes())
             .merge(sessions::routes())
             .merge(passwords::routes())
+            .merge(verification::routes())
             .merge(http::well_known_routes())
             .merge(http::docs_routes())
             .merge(http::health_routes())
@@ -272,7 +283,9 @@ impl App {
     }
 
     /// Starts what runs beside the requests. Each job is harmless to run on every node: what is swept twice is gone once.
-    pub fn spawn_jobs(&self) {
+    ///
+    /// Tells when the worker of mails has come to its end after a stop: what it has in hand should not be sent twice.
+    pub fn spawn_jobs(&self) -> JoinHandle<()> {
         let app = self.clone();
         tokio::spawn(async move {
             while !app.is_stopping() {
@@ -289,6 +302,7 @@ impl App {
                 app.sweep().await;
             }
         });
+        tokio::spawn(courier::run(self.clone()))
     }
 
     /// Removes what is dead: sessions, remembered ends, old events. In small transactions, until there is no more.
@@ -307,6 +321,8 @@ impl App {
         }
         sweep!("sessions", self.ephemeral.sweep(now));
         sweep!("remembered ends", sessions::sweep(&self.db, now));
+        sweep!("pending registrations", verification::sweep(&self.db, now));
+        sweep!("mails that came to their end", outbox::sweep(&self.db, now));
         sweep!("deleted people", accounts::sweep(&self.db, now, self.config.deleted_retention));
         sweep!("events", events::sweep(&self.db, &self.ambient, self.config.event_retention));
     }

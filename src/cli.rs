@@ -2,7 +2,9 @@
 //!
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
-use std::{io::IsTerminal, process::ExitCode};
+mod mail;
+
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -18,6 +20,8 @@ use crate::{
 };
 
 const BAD_SETTINGS: u8 = 2;
+/// How long a stop waits for mails that are on their way: a delivery gives up after ten seconds.
+const COURIER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A self-contained auth server.
 ///
@@ -39,6 +43,9 @@ enum Command {
     /// Signing keys and the server secret
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Mails that wait, went, or were given up
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// The settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -91,6 +98,7 @@ pub fn run() -> ExitCode {
             Command::Migrate => migrate(&config).await,
             Command::Keys(KeysCommand::List) => list_keys(&config).await,
             Command::Keys(KeysCommand::Generate) => generate_keys(&config).await,
+            Command::Mail(command) => mail::run(&config, command).await,
             Command::Config(ConfigCommand::Check) | Command::Openapi => Ok(()),
         }
     });
@@ -216,7 +224,7 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
         }
         None => None,
     };
-    app.spawn_jobs();
+    let courier = app.spawn_jobs();
     greet(&app, public.address, internal.as_ref().map(|(_, serving)| serving.address));
 
     wait_for_stop().await;
@@ -227,6 +235,9 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
     if let Some((stop, serving)) = internal {
         let _ = stop.send(true);
         serving.drained().await;
+    }
+    if tokio::time::timeout(COURIER_PATIENCE, courier).await.is_err() {
+        tracing::warn!("a mail was still on its way; it may be sent again after the next start");
     }
     app.db.close().await;
     tracing::info!("stopped");
@@ -241,7 +252,10 @@ fn greet(app: &App, public: std::net::SocketAddr, internal: Option<std::net::Soc
         (None, path) => format!("SQLite in {}", path.display()),
     };
     let sessions = if config.redis_url.is_some() { "Redis (REDIS_URL)" } else { "the same database" };
-    let mail = "kept in the database's outbox; this version does not send it yet";
+    let mail = match &config.smtp {
+        Some(server) => format!("by {}:{} (SMTP_URL)", server.host, server.port),
+        None => format!("files in {}", config.data_dir.join("mail").display()),
+    };
     let internal = internal.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
     let base = format!("http://{}", connectable(public));
     let keys = config.jwt_dir.display().to_string();

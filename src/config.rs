@@ -10,10 +10,14 @@ mod settings;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+use lettre::message::Mailbox;
 pub use parse::PublicUrl;
 pub use settings::{SETTINGS, Setting};
 
-use crate::secret::{SecretBytes, SecretText};
+use crate::{
+    mail::SmtpServer,
+    secret::{SecretBytes, SecretText},
+};
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -33,7 +37,11 @@ pub struct Config {
     /// Redis, or the database when `None`.
     pub redis_url: Option<SecretText>,
     /// The mail server, or files when `None`.
-    pub smtp_url: Option<SecretText>,
+    pub smtp: Option<SmtpServer>,
+    /// What mails look like.
+    pub mail: MailSettings,
+    /// Whether an address must be proved.
+    pub email_verification: EmailVerification,
     /// Every Redis key starts with it.
     pub redis_prefix: String,
     /// Connections to PostgreSQL.
@@ -112,6 +120,30 @@ pub struct Pepper {
     pub id: String,
     /// The secret itself.
     pub key: SecretBytes,
+}
+
+/// What mails look like.
+#[derive(Clone, Debug)]
+pub struct MailSettings {
+    /// Their sender.
+    pub from: Mailbox,
+    /// Where people find help: an address or a URL.
+    pub support: Option<String>,
+    /// A folder whose templates replace the compiled-in ones.
+    pub templates: Option<PathBuf>,
+    /// The language for who asked for none.
+    pub locale: String,
+}
+
+/// Whether an address must be proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EmailVerification {
+    /// Nobody is asked to; who wants to may.
+    Off,
+    /// Who registers gets a code, and may sign in without.
+    Optional,
+    /// There is no account before the address is proved.
+    Required,
 }
 
 /// How log lines look.
@@ -231,7 +263,12 @@ impl Config {
         let jwt_dir = reader.required("LATCHKEY_JWT_DIR", parse::path);
         let database_url = reader.secret("DATABASE_URL", parse::database_url);
         let redis_url = reader.secret("REDIS_URL", parse::redis_url);
-        let smtp_url = reader.secret("SMTP_URL", parse::smtp_url);
+        let smtp = reader.secret("SMTP_URL", SmtpServer::parse);
+        let from = reader.required("LATCHKEY_MAIL_FROM", parse::mailbox);
+        let support = reader.optional("LATCHKEY_SUPPORT", parse::support);
+        let templates = reader.optional("LATCHKEY_TEMPLATES", parse::path);
+        let locale = reader.required("LATCHKEY_LOCALE", crate::names::locale);
+        let email_verification = reader.required("LATCHKEY_EMAIL_VERIFICATION", parse::email_verification);
         let redis_prefix = reader.required("LATCHKEY_REDIS_PREFIX", parse::redis_prefix);
         let db_pool = reader.within("LATCHKEY_DB_POOL", 1, 1000);
         let product_name = reader.required("LATCHKEY_PRODUCT_NAME", parse::product_name);
@@ -241,7 +278,7 @@ impl Config {
         let log = reader.required("LATCHKEY_LOG", parse::log_format);
         let log_filter = reader.required("RUST_LOG", parse::log_filter);
 
-        if let (Some(public_url), Some(None)) = (&public_url, &smtp_url)
+        if let (Some(public_url), Some(None)) = (&public_url, &smtp)
             && public_url.is_https()
         {
             reader.fault("SMTP_URL", "required with an https public URL: mail to files is for development only");
@@ -285,7 +322,9 @@ impl Config {
                 jwt_dir: jwt_dir?,
                 database_url: database_url?,
                 redis_url: redis_url?,
-                smtp_url: smtp_url?,
+                smtp: smtp?,
+                mail: MailSettings { from: from?, support: support?, templates: templates?, locale: locale? },
+                email_verification: email_verification?,
                 redis_prefix: redis_prefix?,
                 db_pool: db_pool?,
                 secrets: secrets.filter(|list| !list.is_empty()),

@@ -98,6 +98,10 @@ codes! {
         "This needs a credential. Send the access token as Authorization: Bearer, or the refresh token in the body.";
     NoCredential = "missing_token", 400, "Missing token",
         "Logging out needs a refresh token in the body or an access token as Authorization: Bearer.";
+    EmailNotVerified = "email_not_verified", 403, "Address not verified",
+        "The e-mail address must be verified first. Ask for a code and enter it, then log in.";
+    InvalidCode = "invalid_code", 400, "Invalid code",
+        "This code does not work: it may be mistyped, used, older than ten minutes, or tried too often. Ask for a new one.";
     InvalidToken = "invalid_token", 401, "Invalid access token",
         "The access token is expired, ended or not one of ours. Refresh it or log in again.";
     InvalidRefreshToken = "invalid_refresh_token", 401, "Invalid refresh token",

@@ -39,6 +39,7 @@ pub mod passwords;
 pub mod secret;
 pub mod sessions;
 mod telemetry;
+pub mod verification;
 
 /// The client that every session belongs to until clients of their own come.
 pub const BUILT_IN_CLIENT: &str = "latchkey";

@@ -3,8 +3,10 @@
 //! Registering (`/register`):
 //! 1. Every field is checked, all faults at once; the password by `passwords::policy`, which costs no hash.
 //! 2. The password is hashed, before any transaction: a hash is 20 ms in which nothing should be held.
-//! 3. One transaction inserts the person unless address or name is taken, and writes the event. The partial unique
-//!    indexes decide the race of two registrations; no reading first, since what was read would be old by then.
+//! 3. One transaction inserts the person unless address or name is taken, and writes the event and, unless verification
+//!    is `off`, the row of the mail with the code. The partial unique indexes decide the race of two registrations; no
+//!    reading first, since what was read would be old by then. In `required` mode the transaction leaves a pending
+//!    registration and the row of a mail instead, whoever has the address; see the slice `verification`.
 //!
 //! Acts of a signed-in person that need the password again ([`confirm()`]): a new username, deletion, and in `passwords` a
 //! new password. 1. One read gives hash and epoch together. 2. One hash. 3. One transaction that only acts while the
@@ -20,6 +22,7 @@ mod confirm;
 mod delete;
 mod me;
 mod model;
+mod notice;
 mod register;
 mod store;
 mod update;
@@ -31,7 +34,9 @@ use uuid::Uuid;
 
 pub use caller::{Caller, verify};
 pub use confirm::{Confirmed, NotConfirmed, confirm};
-pub use model::{Credentials, Person, Status, User};
+pub use model::{Addressee, Credentials, Person, Status, User};
+pub use notice::post_notice;
+pub use register::Wanted;
 
 use crate::{
     app::App,
@@ -84,12 +89,19 @@ pub async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uuid) -> 
     store::person_in_session(conn, person, session).await
 }
 
-/// Notes a sign-in, and puts `rehash` in the place of the hash that was checked, if that still stands.
+/// Notes a sign-in and the devices known from then on, and puts `rehash` in the place of the hash that was checked, if
+/// that still stands.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn note_sign_in(tx: &mut Tx, person: Uuid, checked: &str, rehash: Option<&str>) -> StoreResult<()> {
-    store::note_sign_in(tx, person, checked, rehash.unwrap_or(checked)).await
+pub async fn note_sign_in(
+    tx: &mut Tx,
+    person: Uuid,
+    checked: &str,
+    rehash: Option<&str>,
+    devices: &[String],
+) -> StoreResult<()> {
+    store::note_sign_in(tx, person, checked, rehash.unwrap_or(checked), devices).await
 }
 
 /// Puts a new hash in the place of the confirmed one and moves the epoch, which it tells. `None` when the person changed
@@ -126,10 +138,65 @@ pub async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<i64>> {
     store::next_epoch(tx, person).await
 }
 
-/// Where a notice to this person goes, and in which language; `None` without an address.
+/// Who has this address.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn mailbox(conn: &mut Conn, person: Uuid) -> StoreResult<Option<(String, Option<String>)>> {
-    store::mailbox(conn, person).await
+pub async fn addressee(conn: &mut Conn, email: &str) -> StoreResult<Option<Addressee>> {
+    store::addressee_by_email(conn, email).await
+}
+
+/// The person of this id, as far as mail is concerned.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn addressee_of(conn: &mut Conn, person: Uuid) -> StoreResult<Option<Addressee>> {
+    store::addressee_by_id(conn, person).await
+}
+
+/// Marks the address as proved, while the person has it and the epoch stands.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn verify_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) -> StoreResult<bool> {
+    store::verify_address(tx, person, epoch, email).await
+}
+
+/// Puts a new hash in, moves the epoch and counts the address as proved, while the epoch stands. What was set before a
+/// first proof of the address is wiped: it may be somebody else's.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn reset_password(tx: &mut Tx, person: Uuid, epoch: i64, email: &str, hash: &str) -> StoreResult<bool> {
+    store::reset_password(tx, person, epoch, email, hash).await
+}
+
+/// Gives the person another, proved address and moves the epoch, which it tells. `None` when the epoch does not stand or
+/// somebody has the address.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn change_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) -> StoreResult<Option<i64>> {
+    store::change_address(tx, person, epoch, email).await
+}
+
+/// Makes a person out of a registration whose address was proved; a username that was taken meanwhile is left out.
+/// `None` when somebody has the address.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn make_verified(tx: &mut Tx, id: Uuid, wanted: &Wanted, hash: &str) -> StoreResult<Option<Person>> {
+    if let Some(person) = store::insert(tx, id, wanted, hash, true).await? {
+        return Ok(Some(person));
+    }
+    let nameless = Wanted { username: None, username_key: None, ..wanted.clone() };
+    store::insert(tx, id, &nameless, hash, true).await
+}
+
+/// Whether a real person has this username.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn username_is_taken(conn: &mut Conn, key: &str) -> StoreResult<bool> {
+    store::username_is_taken(conn, Uuid::nil(), key).await
 }

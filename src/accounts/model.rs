@@ -65,6 +65,29 @@ pub struct Credentials {
     pub person: Person,
     /// PHC string, or `None` when there is no password.
     pub password_hash: Option<String>,
+    /// Fingerprints of devices the person signed in from, the latest first.
+    pub devices: Json<Vec<String>>,
+}
+
+/// A person as far as mail is concerned.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Addressee {
+    /// The person.
+    pub id: Uuid,
+    /// The person's epoch now.
+    pub epoch: i64,
+    /// The address, canonical.
+    pub email: Option<String>,
+    /// Whether it was proved to be the person's.
+    pub email_verified: bool,
+    /// As the person wrote it.
+    pub username: Option<String>,
+    /// What others are shown.
+    pub display_name: Option<String>,
+    /// The language of mails, if one was given.
+    pub locale: Option<String>,
+    /// Whether the person may sign in.
+    pub is_active: bool,
 }
 
 /// A person, as clients see one.

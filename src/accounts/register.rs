@@ -4,7 +4,7 @@ use axum::{
     Json as JsonBody,
     extract::State,
     http::{StatusCode, header::LOCATION},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,14 +12,17 @@ use utoipa::ToSchema;
 use super::{Person, User, store};
 use crate::{
     app::App,
+    config::EmailVerification,
     db::StoreError,
     error::{ApiError, Code, FieldFault, problems},
     events::{Event, Kind, Origin},
     hashing::Busy,
-    http::{Fields, FromFields, Json, finish},
+    http::{AcceptLanguage, Fields, FromFields, Json, finish},
+    mail::MailKind,
     names,
     passwords::policy::{self, Context},
     secret::SecretText,
+    verification::{self, Accepted, Request, Started},
 };
 
 /// Who wants an account.
@@ -54,9 +57,16 @@ impl FromFields for RegisterRequest {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Registered {
     user: User,
-    /// How to verify the address; `null` while there are no mails.
-    #[schema(value_type = Option<Object>)]
-    verification: Option<()>,
+    /// Where the code goes that the person gets by mail; `null` when addresses are not verified here.
+    verification: Option<Started>,
+}
+
+/// What is said of a registration where addresses must be verified: the same whoever has the address.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Pending {
+    #[schema(example = "accepted")]
+    status: &'static str,
+    verification: Started,
 }
 
 problems!(RegisterProblems: InvalidEmail, InvalidUsername, InvalidDisplayName, InvalidLocale, WeakPassword,
@@ -64,25 +74,42 @@ problems!(RegisterProblems: InvalidEmail, InvalidUsername, InvalidDisplayName, I
 
 /// Makes an account.
 #[utoipa::path(post, path = "/register", tag = "sessions", request_body = RegisterRequest,
-    responses((status = 201, body = Registered), RegisterProblems))]
+    responses((status = 201, body = Registered),
+        (status = 202, body = Pending, description = "Addresses must be verified first: a mail tells how to go on"),
+        RegisterProblems))]
 pub(super) async fn register(
     State(app): State<App>,
     origin: Origin,
+    AcceptLanguage(language): AcceptLanguage,
     Json(request): Json<RegisterRequest>,
-) -> Result<impl IntoResponse, ApiError> {
-    let (wanted, password) = Wanted::check(&app, request)?;
-    let person = finish(async move { Ok(make_person(&app, &origin, wanted, password).await?) }).await?;
-    let body = Registered { user: person.into(), verification: None };
-    Ok((StatusCode::CREATED, [(LOCATION, "/me")], JsonBody(body)))
+) -> Result<Response, ApiError> {
+    let (mut wanted, password) = Wanted::check(&app, request)?;
+    wanted.locale = wanted.locale.or(language);
+    finish(async move {
+        Ok(if app.config.email_verification == EmailVerification::Required {
+            let verification = leave_pending(&app, &origin, wanted, password).await?;
+            (StatusCode::ACCEPTED, JsonBody(Pending { status: Accepted::STATUS, verification })).into_response()
+        } else {
+            let (person, verification) = make_person(&app, &origin, wanted, password).await?;
+            let body = Registered { user: person.into(), verification };
+            (StatusCode::CREATED, [(LOCATION, "/me")], JsonBody(body)).into_response()
+        })
+    })
+    .await
 }
 
 /// A person to be made, every field in its canonical form.
-#[derive(Debug)]
-pub(super) struct Wanted {
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The address, canonical.
     pub email: String,
+    /// As typed.
     pub username: Option<String>,
+    /// Its unique key.
     pub username_key: Option<String>,
+    /// What others are shown.
     pub display_name: Option<String>,
+    /// The language of mails.
     pub locale: Option<String>,
 }
 
@@ -165,17 +192,28 @@ impl From<Refused> for ApiError {
     }
 }
 
-async fn make_person(app: &App, origin: &Origin, wanted: Wanted, password: SecretText) -> Result<Person, Refused> {
+/// Whether this address may register here at all.
+fn welcome(app: &App, email: &str) -> Result<(), Refused> {
     let registration = &app.config.registration;
-    let domain = wanted.email.rsplit_once('@').map(|(_, domain)| domain);
-    let is_welcome = |domain: &str| registration.domains.iter().any(|welcome| welcome == domain);
-    if !registration.open || !(registration.domains.is_empty() || domain.is_some_and(is_welcome)) {
-        return Err(Refused::Closed);
+    let domain = email.rsplit_once('@').map(|(_, domain)| domain);
+    let is_listed = |domain: &str| registration.domains.iter().any(|listed| listed == domain);
+    if registration.open && (registration.domains.is_empty() || domain.is_some_and(is_listed)) {
+        Ok(())
+    } else {
+        Err(Refused::Closed)
     }
+}
 
+async fn make_person(
+    app: &App,
+    origin: &Origin,
+    wanted: Wanted,
+    password: SecretText,
+) -> Result<(Person, Option<Started>), Refused> {
+    welcome(app, &wanted.email)?;
     let hash = app.hasher.hash(password).await.map_err(Refused::Busy)?;
     let mut tx = app.db.begin(app.ambient.now()).await?;
-    let Some(person) = store::insert(&mut tx, app.ambient.uuid(), &wanted, &hash).await? else {
+    let Some(person) = store::insert(&mut tx, app.ambient.uuid(), &wanted, &hash, false).await? else {
         // Nothing was written. A key that was taken a moment ago and is free again now (a deletion in between) is told
         // as the name: trying again is then right in either case.
         let email_taken = store::email_is_taken(&mut tx, &wanted.email).await?;
@@ -187,7 +225,31 @@ async fn make_person(app: &App, origin: &Origin, wanted: Wanted, password: Secre
         });
     };
     Event::new(Kind::Registered).person(person.id).from(origin).record(&mut tx, &app.ambient).await?;
+    let verification = match app.config.email_verification {
+        EmailVerification::Off => None,
+        EmailVerification::Optional | EmailVerification::Required => {
+            let request = Request::new(MailKind::VerifyAddress, &wanted.email, wanted.locale.as_deref(), origin);
+            Some(verification::start(&mut tx, app, request.person(person.id)).await?)
+        }
+    };
     tx.commit().await?;
     tracing::Span::current().record("person", tracing::field::display(person.id));
-    Ok(person)
+    Ok((person, verification))
+}
+
+/// The same work and the same answer for a new and a taken address. Only a username that a real person has is refused:
+/// others see usernames anyhow.
+async fn leave_pending(app: &App, origin: &Origin, wanted: Wanted, password: SecretText) -> Result<Started, Refused> {
+    welcome(app, &wanted.email)?;
+    let hash = app.hasher.hash(password).await.map_err(Refused::Busy)?;
+    let mut tx = app.db.begin(app.ambient.now()).await?;
+    if let Some(key) = &wanted.username_key
+        && super::username_is_taken(&mut tx, key).await?
+    {
+        tx.commit().await?;
+        return Err(Refused::UsernameTaken);
+    }
+    let started = verification::start_registration(&mut tx, app, origin, &wanted, &hash).await?;
+    tx.commit().await?;
+    Ok(started)
 }

@@ -1,23 +1,30 @@
 //! All SQL of people.
 
 use futures_util::TryFutureExt;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
     Confirmed,
-    model::{Credentials, Person},
+    model::{Addressee, Credentials, Person},
     register::Wanted,
     update::Patch,
 };
 use crate::db::{Conn, StoreResult, Timestamp, Tx, on};
 
 /// Inserts the person, unless the address or the username is taken.
-pub(super) async fn insert(tx: &mut Tx, id: Uuid, wanted: &Wanted, password_hash: &str) -> StoreResult<Option<Person>> {
+pub(super) async fn insert(
+    tx: &mut Tx,
+    id: Uuid,
+    wanted: &Wanted,
+    password_hash: &str,
+    email_verified: bool,
+) -> StoreResult<Option<Person>> {
     let now = tx.now();
     on!(tx, |c| sqlx::query_as(
         "INSERT INTO users (id, email, email_verified, username, username_key, display_name, locale, roles, status,
                             epoch, password_hash, created_at, updated_at)
-         VALUES ($1, $2, FALSE, $3, $4, $5, $6, '[]', 'active', 0, $7, $8, $8)
+         VALUES ($1, $2, $9, $3, $4, $5, $6, '[]', 'active', 0, $7, $8, $8)
          ON CONFLICT DO NOTHING
          RETURNING id, email, email_verified, username, display_name, roles, status, epoch,
                    created_at, updated_at, last_login_at"
@@ -30,6 +37,7 @@ pub(super) async fn insert(tx: &mut Tx, id: Uuid, wanted: &Wanted, password_hash
     .bind(wanted.locale.as_deref())
     .bind(password_hash)
     .bind(now)
+    .bind(email_verified)
     .fetch_optional(c))
 }
 
@@ -42,7 +50,7 @@ pub(super) async fn email_is_taken(conn: &mut Conn, email: &str) -> StoreResult<
 pub(super) async fn credentials_by_email(conn: &mut Conn, email: &str) -> StoreResult<Option<Credentials>> {
     on!(conn, |c| sqlx::query_as(
         "SELECT id, email, email_verified, username, display_name, roles, status, epoch,
-                created_at, updated_at, last_login_at, password_hash
+                created_at, updated_at, last_login_at, password_hash, devices
          FROM users WHERE email = $1 AND deleted_at IS NULL"
     )
     .bind(email)
@@ -52,7 +60,7 @@ pub(super) async fn credentials_by_email(conn: &mut Conn, email: &str) -> StoreR
 pub(super) async fn credentials_by_username(conn: &mut Conn, key: &str) -> StoreResult<Option<Credentials>> {
     on!(conn, |c| sqlx::query_as(
         "SELECT id, email, email_verified, username, display_name, roles, status, epoch,
-                created_at, updated_at, last_login_at, password_hash
+                created_at, updated_at, last_login_at, password_hash, devices
          FROM users WHERE username_key = $1 AND deleted_at IS NULL"
     )
     .bind(key)
@@ -73,20 +81,26 @@ pub(super) async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uu
 }
 
 /// `new_hash` only replaces the hash that was checked: a password that was changed meanwhile stays changed.
-pub(super) async fn note_sign_in(tx: &mut Tx, person: Uuid, checked: &str, new_hash: &str) -> StoreResult<()> {
+pub(super) async fn note_sign_in(
+    tx: &mut Tx,
+    person: Uuid,
+    checked: &str,
+    new_hash: &str,
+    devices: &[String],
+) -> StoreResult<()> {
     let now = tx.now();
-    on!(tx, |c| {
-        sqlx::query(
-        "UPDATE users SET last_login_at = $2, password_hash = CASE WHEN password_hash = $3 THEN $4 ELSE password_hash END
+    on!(tx, |c| sqlx::query(
+        "UPDATE users SET last_login_at = $2, devices = $5,
+             password_hash = CASE WHEN password_hash = $3 THEN $4 ELSE password_hash END
          WHERE id = $1"
     )
     .bind(person)
     .bind(now)
     .bind(checked)
     .bind(new_hash)
+    .bind(Json(devices))
     .execute(c)
-    .map_ok(drop)
-    })
+    .map_ok(drop))
 }
 
 pub(super) async fn credentials_by_id(conn: &mut Conn, person: Uuid) -> StoreResult<Option<Confirmed>> {
@@ -157,7 +171,7 @@ pub(super) async fn replace_password(
 pub(super) async fn delete(tx: &mut Tx, person: Uuid, epoch: i64) -> StoreResult<bool> {
     let now = tx.now();
     on!(tx, |c| sqlx::query(
-        "UPDATE users SET deleted_at = $3, updated_at = $3, password_hash = NULL, epoch = epoch + 1
+        "UPDATE users SET deleted_at = $3, updated_at = $3, password_hash = NULL, devices = '[]', epoch = epoch + 1
          WHERE id = $1 AND epoch = $2 AND deleted_at IS NULL"
     )
     .bind(person)
@@ -197,10 +211,78 @@ pub(super) async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<
         .fetch_optional(c))
 }
 
-pub(super) async fn mailbox(conn: &mut Conn, person: Uuid) -> StoreResult<Option<(String, Option<String>)>> {
+pub(super) async fn addressee_by_email(conn: &mut Conn, email: &str) -> StoreResult<Option<Addressee>> {
     on!(conn, |c| sqlx::query_as(
-        "SELECT email, locale FROM users WHERE id = $1 AND deleted_at IS NULL AND email IS NOT NULL"
+        "SELECT id, epoch, email, email_verified, username, display_name, locale, status = 'active' AS is_active
+         FROM users WHERE email = $1 AND deleted_at IS NULL"
+    )
+    .bind(email)
+    .fetch_optional(c))
+}
+
+pub(super) async fn addressee_by_id(conn: &mut Conn, person: Uuid) -> StoreResult<Option<Addressee>> {
+    on!(conn, |c| sqlx::query_as(
+        "SELECT id, epoch, email, email_verified, username, display_name, locale, status = 'active' AS is_active
+         FROM users WHERE id = $1 AND deleted_at IS NULL"
     )
     .bind(person)
+    .fetch_optional(c))
+}
+
+/// `false` when the person changed meanwhile.
+pub(super) async fn verify_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) -> StoreResult<bool> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query(
+        "UPDATE users SET email_verified = TRUE, updated_at = $4
+         WHERE id = $1 AND epoch = $2 AND email = $3 AND deleted_at IS NULL AND status = 'active'"
+    )
+    .bind(person)
+    .bind(epoch)
+    .bind(email)
+    .bind(now)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// A first proof of the address wipes what was set by whoever registered it. In an UPDATE every expression sees the row
+/// as it was, so the wiping is decided by the old `email_verified`.
+pub(super) async fn reset_password(
+    tx: &mut Tx,
+    person: Uuid,
+    epoch: i64,
+    email: &str,
+    hash: &str,
+) -> StoreResult<bool> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query(
+        "UPDATE users SET password_hash = $4, epoch = epoch + 1, updated_at = $5, email_verified = TRUE,
+             username = CASE WHEN email_verified THEN username END,
+             username_key = CASE WHEN email_verified THEN username_key END,
+             display_name = CASE WHEN email_verified THEN display_name END,
+             devices = CASE WHEN email_verified THEN devices ELSE '[]' END
+         WHERE id = $1 AND epoch = $2 AND email = $3 AND deleted_at IS NULL AND status = 'active'"
+    )
+    .bind(person)
+    .bind(epoch)
+    .bind(email)
+    .bind(hash)
+    .bind(now)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Tells the new epoch; `None` when the person changed meanwhile or the address is somebody's.
+pub(super) async fn change_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) -> StoreResult<Option<i64>> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query_scalar(
+        "UPDATE users SET email = $3, email_verified = TRUE, epoch = epoch + 1, updated_at = $4
+         WHERE id = $1 AND epoch = $2 AND deleted_at IS NULL AND status = 'active'
+           AND NOT EXISTS (SELECT 1 FROM users AS other WHERE other.email = $3 AND other.deleted_at IS NULL)
+         RETURNING epoch"
+    )
+    .bind(person)
+    .bind(epoch)
+    .bind(email)
+    .bind(now)
     .fetch_optional(c))
 }

@@ -6,7 +6,9 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration
 use axum::http::Uri;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{Fault, Faults, Given, LogFormat, Pepper, SETTINGS};
+use lettre::message::Mailbox;
+
+use super::{EmailVerification, Fault, Faults, Given, LogFormat, Pepper, SETTINGS};
 use crate::secret::{SecretBytes, SecretText};
 
 /// Collects values and faults; nothing stops at the first.
@@ -153,6 +155,11 @@ fn expectation(name: &str) -> &'static str {
         "DATABASE_URL" => "postgres://user:password@host/database",
         "REDIS_URL" => "redis://host or rediss://host, perhaps with user, password, port and database number",
         "SMTP_URL" => "smtp://[user:password@]host[:port][?tls=none] or smtps://…",
+        "LATCHKEY_MAIL_FROM" => "Name <address@domain> or an address alone",
+        "LATCHKEY_SUPPORT" => "an e-mail address, or a URL with http:// or https://",
+        "LATCHKEY_TEMPLATES" => "the path of a folder",
+        "LATCHKEY_LOCALE" => "a language tag as en or de-AT",
+        "LATCHKEY_EMAIL_VERIFICATION" => "off, optional or required",
         "LATCHKEY_REDIS_PREFIX" => "1 to 32 letters, digits, `-`, `_` or `:`",
         "LATCHKEY_SECRET" => {
             "base64 of 32 random bytes or more, perhaps a comma list; `openssl rand -base64 32` makes one"
@@ -177,6 +184,7 @@ fn expectation(name: &str) -> &'static str {
 #[derive(Clone, PartialEq, Eq)]
 pub struct PublicUrl {
     text: String,
+    host: String,
     https: bool,
     loopback: bool,
 }
@@ -201,13 +209,19 @@ impl PublicUrl {
         let loopback = host == "localhost"
             || host.ends_with(".localhost")
             || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        Some(Self { text: bare.to_ascii_lowercase(), https, loopback })
+        Some(Self { text: bare.to_ascii_lowercase(), host, https, loopback })
     }
 
     /// The URL as it stands in `iss` and before every path.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// The host, lower-cased and without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// Whether people reach it over TLS, which is when production rules begin.
@@ -283,12 +297,25 @@ pub(super) fn redis_url(text: &str) -> Option<SecretText> {
     (ours && redis::Client::open(text).is_ok()).then(|| SecretText::new(text))
 }
 
-pub(super) fn smtp_url(text: &str) -> Option<SecretText> {
-    let uri: Uri = text.parse().ok()?;
-    let scheme = matches!(uri.scheme_str(), Some("smtp" | "smtps"));
-    let query = uri.query().is_none_or(|query| query == "tls=none" && uri.scheme_str() == Some("smtp"));
-    (scheme && query && uri.host().is_some_and(|host| !host.is_empty()) && matches!(uri.path(), "" | "/"))
-        .then(|| SecretText::new(text))
+pub(super) fn mailbox(text: &str) -> Option<Mailbox> {
+    let mailbox: Mailbox = text.parse().ok()?;
+    let named = mailbox.name.as_deref().is_none_or(|name| !name.chars().any(crate::names::is_unsafe));
+    (named && crate::names::canonical_email(mailbox.email.as_ref()).is_some()).then_some(mailbox)
+}
+
+pub(super) fn support(text: &str) -> Option<String> {
+    let is_url = text.starts_with("https://") || text.starts_with("http://");
+    let fits = (is_url && text.parse::<Uri>().is_ok()) || crate::names::canonical_email(text).is_some();
+    (fits && text.len() <= 256).then(|| text.to_owned())
+}
+
+pub(super) fn email_verification(text: &str) -> Option<EmailVerification> {
+    match text {
+        "off" => Some(EmailVerification::Off),
+        "optional" => Some(EmailVerification::Optional),
+        "required" => Some(EmailVerification::Required),
+        _ => None,
+    }
 }
 
 pub(super) fn redis_prefix(text: &str) -> Option<String> {

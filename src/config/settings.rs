@@ -46,7 +46,20 @@ pub const SETTINGS: &[Setting] = &[
         "redis:// or rediss://; without it sessions live in the database",
     ),
     plain("LATCHKEY_REDIS_PREFIX", "lk", "Every Redis key starts with it"),
-    secret("SMTP_URL", "(no mail server)", "smtp://[user:password@]host[:port][?tls=none] or smtps://"),
+    secret(
+        "SMTP_URL",
+        "(mail goes to files in LATCHKEY_DATA_DIR/mail)",
+        "smtp://[user:password@]host[:port][?tls=none] or smtps://; without it mail goes to files in LATCHKEY_DATA_DIR/mail",
+    ),
+    plain("LATCHKEY_MAIL_FROM", "Latchkey <no-reply@localhost>", "Sender of every mail"),
+    open("LATCHKEY_SUPPORT", "(none)", "Address or URL where people find help; stands in mails and pages"),
+    open("LATCHKEY_TEMPLATES", "(the compiled-in ones)", "Folder whose mail templates replace the compiled-in ones"),
+    plain("LATCHKEY_LOCALE", "en", "Language of mails for who asked for none"),
+    plain(
+        "LATCHKEY_EMAIL_VERIFICATION",
+        "optional",
+        "off, optional (a code is mailed at registration) or required (no account before the address is proved)",
+    ),
     secret(
         "LATCHKEY_SECRET",
         "(the file `secret` in LATCHKEY_JWT_DIR)",

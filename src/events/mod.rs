@@ -41,6 +41,9 @@ kinds! {
     SessionHealed = "session_healed", "A refresh token was ahead of the store, which had lost writes.";
     ProfileChanged = "profile_changed", "A person changed the names others see; `data.fields` says which.";
     PasswordChanged = "password_changed", "A person chose a new password.";
+    PasswordReset = "password_reset", "A person who forgot the password chose a new one with a code.";
+    AddressVerified = "address_verified", "A person proved to own the address.";
+    AddressChanged = "address_changed", "A person changed to another, proved address.";
     PersonDeleted = "person_deleted", "A person ended the account.";
     KeyPublished = "key_published", "A signing key came into the ring.";
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::App, mail};
+use crate::app::App;
 
 /// The public route.
 pub fn routes() -> OpenApiRouter<App> {
@@ -81,11 +81,8 @@ impl Check {
 }
 
 async fn ready(State(app): State<App>) -> Response {
-    let (database, sessions, mail) = tokio::join!(
-        Check::of(app.db.ping()),
-        Check::of(app.ephemeral.ping()),
-        Check::of(mail::probe(app.config.smtp_url.as_ref(), &app.config.data_dir)),
-    );
+    let (database, sessions, mail) =
+        tokio::join!(Check::of(app.db.ping()), Check::of(app.ephemeral.ping()), Check::of(app.post.transport.probe()),);
     let ok = [&database, &sessions, &mail].iter().all(|check| check.status == "ok") && !app.is_stopping();
     let status = if ok { "ok" } else { "down" };
     answer(ok, Ready { status, checks: Checks { database, sessions, mail } })

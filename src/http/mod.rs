@@ -12,6 +12,7 @@ mod envelope;
 mod fields;
 mod health;
 mod json;
+mod language;
 pub mod openapi;
 mod serve;
 mod well_known;
@@ -24,6 +25,7 @@ pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_
 pub use fields::{Fields, FromFields};
 pub use health::{internal_routes, routes as health_routes};
 pub use json::Json;
+pub use language::AcceptLanguage;
 pub use serve::{Serving, serve};
 pub use well_known::routes as well_known_routes;
 

@@ -1,18 +1,16 @@
 //! `PUT /me/password`.
 
-use std::collections::BTreeMap;
-
 use axum::{extract::State, http::StatusCode};
 use utoipa::ToSchema;
 
 use super::policy::{self, Context};
 use crate::{
-    accounts::{Caller, confirm, mailbox, replace_password},
+    accounts::{Caller, confirm, post_notice, replace_password},
     app::App,
     error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     http::{Fields, FromFields, Json, finish},
-    mail::{Mail, MailKind},
+    mail::MailKind,
     secret::SecretText,
 };
 
@@ -88,12 +86,7 @@ async fn change(
         .from(origin)
         .record(&mut tx, &app.ambient)
         .await?;
-    if let Some((recipient, locale)) = mailbox(&mut tx, person).await? {
-        let data = BTreeMap::from([("address", origin.address.to_string())]);
-        let locale = locale.as_deref();
-        let notice = Mail { kind: MailKind::PasswordChanged, person, recipient: &recipient, locale, data };
-        notice.post(&mut tx, &app.ambient).await?;
-    }
+    post_notice(&mut tx, &app.ambient, MailKind::PasswordChanged, person, origin, None, &[]).await?;
     tx.commit().await?;
     app.ephemeral.close_others(now, person, Some((caller.session, epoch))).await?;
     Ok(())

@@ -3,7 +3,17 @@
 //! Only what helps a person recognise a sign-in: a family of browsers and a family of systems. No versions, no models:
 //! they change weekly, and a session record has two bytes for this. The codes are stored: append, never renumber.
 
-use crate::ephemeral::Device;
+use std::net::IpAddr;
+
+use uuid::Uuid;
+
+use crate::{app::App, ephemeral::Device};
+
+/// Devices of a person that are remembered.
+const MOST_REMEMBERED: usize = 20;
+
+const BROWSER_NAMES: &[&str] = &["", "Edge", "Opera", "Samsung Internet", "Firefox", "Chrome", "Safari", "curl"];
+const SYSTEM_NAMES: &[&str] = &["", "Android", "iPhone", "iPad", "Windows", "macOS", "ChromeOS", "Linux"];
 
 /// In the order of asking: most browsers name others in their own line, so the more particular word comes first.
 const BROWSERS: &[(&[u8], u8)] = &[
@@ -28,6 +38,41 @@ pub(super) fn of(user_agent: &[u8]) -> Device {
         found.map_or(0, |(_, code)| *code)
     };
     Device { browser: code(BROWSERS), system: code(SYSTEMS) }
+}
+
+/// The device in words a person knows: "Firefox on Linux". Empty when nothing is known of it.
+pub(super) fn words(device: Device) -> String {
+    let name = |names: &[&'static str], code: u8| names.get(usize::from(code)).copied().unwrap_or_default();
+    match (name(BROWSER_NAMES, device.browser), name(SYSTEM_NAMES, device.system)) {
+        ("", only) | (only, "") => only.to_owned(),
+        (browser, system) => format!("{browser} on {system}"),
+    }
+}
+
+/// Puts a device to the front of those that a person signed in from, and tells whether it was among them.
+///
+/// A device is its browser, its system and the wider network it comes from (/16, /32): without a credential of its own it
+/// can be no more, and a mail too many does less harm than one too few. What is kept cannot be read back.
+pub(super) fn remember(
+    app: &App,
+    person: Uuid,
+    device: Device,
+    address: IpAddr,
+    mut known: Vec<String>,
+) -> (Vec<String>, bool) {
+    let mut material = person.as_bytes().to_vec();
+    material.extend([device.browser, device.system]);
+    match address.to_canonical() {
+        IpAddr::V4(address) => material.extend(&address.octets()[..2]),
+        IpAddr::V6(address) => material.extend(&address.octets()[..4]),
+    }
+    let fingerprint = format!("{:016x}", u64::from_be_bytes(app.secrets.throttle(&material)));
+    let before = known.len();
+    known.retain(|one| *one != fingerprint);
+    let was_known = known.len() < before;
+    known.insert(0, fingerprint);
+    known.truncate(MOST_REMEMBERED);
+    (known, was_known)
 }
 
 #[cfg(test)]

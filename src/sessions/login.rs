@@ -11,12 +11,14 @@ use super::{RefreshToken, device, tokens};
 use crate::{
     accounts::{self, Credentials, Login, Status},
     app::App,
+    config::EmailVerification,
     db::StoreError,
     ephemeral::{Device, EphemeralError, SessionRecord},
     error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     hashing::{Busy, Verdict},
     http::{Fields, FromFields, Json, finish},
+    mail::{Mail, MailKind},
     names,
     passwords::policy,
     secret::SecretText,
@@ -66,7 +68,7 @@ impl LoginRequest {
     }
 }
 
-problems!(LoginProblems: InvalidBody, InvalidCredentials, Busy);
+problems!(LoginProblems: InvalidBody, InvalidCredentials, EmailNotVerified, Busy);
 
 /// Signs a person in.
 #[utoipa::path(post, path = "/login", tag = "sessions", request_body = LoginRequest,
@@ -100,6 +102,8 @@ struct SignedIn {
 enum Refused {
     /// Unknown, wrong, disabled or password-less: nobody is told which.
     Credentials,
+    /// The password was right, and this server wants the address proved first.
+    NotVerified,
     Busy(Busy),
     Store(StoreError),
     Sessions(EphemeralError),
@@ -115,6 +119,7 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Credentials => Code::InvalidCredentials.into(),
+            Refused::NotVerified => Code::EmailNotVerified.into(),
             Refused::Busy(busy) => busy.into(),
             Refused::Store(error) => error.into(),
             Refused::Sessions(error) => error.into(),
@@ -140,7 +145,11 @@ async fn sign_in(
     let (Some(found), Some(checked), Verdict::Right { rehash }) = (found, stored, verdict) else {
         return Err(Refused::Credentials);
     };
-    let person = found.person;
+    let (person, devices) = (found.person, found.devices.0);
+    if app.config.email_verification == EmailVerification::Required && person.email.is_some() && !person.email_verified
+    {
+        return Err(Refused::NotVerified);
+    }
 
     let now = app.ambient.now();
     let settings = &app.config.tokens;
@@ -162,14 +171,22 @@ async fn sign_in(
         device,
         address: origin.address,
     };
+    // The first sign-in of all is from a new device too, and nobody needs to be told.
+    let is_first = devices.is_empty();
+    let (devices, is_known) = device::remember(app, person.id, record.device, origin.address, devices);
     let mut tx = app.db.begin(now).await?;
-    accounts::note_sign_in(&mut tx, person.id, &checked, rehash.as_deref()).await?;
+    accounts::note_sign_in(&mut tx, person.id, &checked, rehash.as_deref(), &devices).await?;
     Event::new(Kind::SignedIn)
         .person(person.id)
         .session(token.session)
         .from(origin)
         .record(&mut tx, &app.ambient)
         .await?;
+    if let Some(recipient) = person.email.as_deref().filter(|_| !is_first && !is_known) {
+        let data = [("address", origin.address.to_string()), ("device", device::words(record.device))].into();
+        let kind = MailKind::NewDevice;
+        Mail { kind, person: Some(person.id), recipient, locale: None, data }.post(&mut tx, &app.ambient).await?;
+    }
     tx.commit().await?;
     app.ephemeral
         .open(now, person.id, token.session, &record, settings.max_sessions)

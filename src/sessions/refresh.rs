@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use axum::{Json as JsonBody, extract::State};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{RefreshToken, end_until, store, tokens};
 use crate::{
-    accounts,
+    accounts::{self, post_notice},
     app::App,
     db::{StoreError, StoreResult, Timestamp},
     ephemeral::{Decision, EphemeralError, Rotate, SessionRecord},
     error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     http::{Fields, FromFields, Json, finish},
-    mail::{Mail, MailKind},
+    mail::MailKind,
     secret::SecretText,
 };
 
@@ -180,20 +179,9 @@ async fn end_stolen(app: &App, origin: &Origin, token: &RefreshToken) -> StoreRe
             .with("cause", "refresh_token_reused")
             .record(&mut tx, &app.ambient)
             .await?;
-        if let Some((recipient, locale)) = accounts::mailbox(&mut tx, token.person).await? {
-            let mail = Mail {
-                kind: MailKind::SessionStolen,
-                person: token.person,
-                recipient: &recipient,
-                locale: locale.as_deref(),
-                data: notice(origin, token.session),
-            };
-            mail.post(&mut tx, &app.ambient).await?;
-        }
+        let session = token.session.to_string();
+        let facts = [("session", session.as_str())];
+        post_notice(&mut tx, &app.ambient, MailKind::SessionStolen, token.person, origin, None, &facts).await?;
     }
     tx.commit().await
-}
-
-fn notice(origin: &Origin, session: Uuid) -> std::collections::BTreeMap<&'static str, String> {
-    [("address", origin.address.to_string()), ("session", session.to_string())].into()
 }

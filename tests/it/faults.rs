@@ -322,7 +322,7 @@ async fn people_sign_in_again_after_redis_was_emptied_and_nothing_worse(stack: S
     }
     assert_eq!(app.events("session_ended").await, 0, "nobody stole anything");
     assert_eq!(app.events("session_healed").await, 0);
-    assert_eq!(app.number("SELECT COUNT(*) FROM outbox").await, 0, "nobody is alarmed");
+    assert_eq!(app.notices().await, 0, "nobody is alarmed");
     assert_eq!(app.number("SELECT COUNT(*) FROM ended_sessions").await, 0);
 
     alice.sign_in().await;
@@ -377,7 +377,7 @@ async fn the_end_of_a_stolen_session_holds_though_redis_lost_the_deletion(stack:
         app.anonymous().refresh(token).await.is_problem(401, "invalid_refresh_token");
     }
     assert_eq!(app.events("session_ended").await, 1, "told once");
-    assert_eq!(app.number("SELECT COUNT(*) FROM outbox").await, 1, "mailed once");
+    assert_eq!(app.notices().await, 1, "mailed once");
 }
 
 async fn a_session_is_healed_when_redis_lost_its_last_writes(stack: Stack) {
@@ -400,7 +400,7 @@ async fn a_session_is_healed_when_redis_lost_its_last_writes(stack: Stack) {
     alice.me().await.is(200);
     assert_eq!(app.events("session_healed").await, 1, "healed once");
     assert_eq!(app.events("session_ended").await, 0, "it was no theft");
-    assert_eq!(app.number("SELECT COUNT(*) FROM outbox").await, 0);
+    assert_eq!(app.notices().await, 0);
 }
 
 // --- the database away -------------------------------------------------------

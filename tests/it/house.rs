@@ -29,7 +29,7 @@ const KERNEL: &[&str] = &[
     "secret",
     "telemetry",
 ];
-const SLICES: &[&str] = &["accounts", "passwords", "sessions"];
+const SLICES: &[&str] = &["accounts", "passwords", "sessions", "verification"];
 /// What puts the two together.
 const TOP: &[&str] = &["app", "cli", "lib", "main"];
 

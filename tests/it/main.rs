@@ -25,6 +25,7 @@ mod rules;
 mod settings;
 mod support;
 mod tokens;
+mod verification;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         rules::tests(),
         settings::tests(),
         tokens::tests(),
+        verification::tests(),
     ];
     let trials = tests.into_iter().flatten().flat_map(trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -121,7 +121,7 @@ async fn theft_told_to_many_at_once_is_one_event_and_one_mail(stack: Stack) {
     }
     assert!(tasks.join_all().await.into_iter().all(|status| status == 401));
     assert_eq!(app.events("session_ended").await, 1);
-    assert_eq!(app.number("SELECT COUNT(*) FROM outbox").await, 1);
+    assert_eq!(app.notices().await, 1);
 }
 
 /// The same token at another place in its chain.

@@ -39,9 +39,11 @@ async fn registering_makes_a_person_and_tells_no_secret(stack: Stack) {
     let id: uuid::Uuid = answer["user"]["id"].as_str().unwrap().parse().unwrap();
     assert_eq!(id.get_version_num(), 7);
     answer["user"]["id"] = "…".into();
+    let flow = answer["verification"]["flow_id"].take();
+    assert_eq!(flow.as_str().map(str::len), Some(27));
     assert_eq!(
         answer,
-        json!({"verification": null, "user": {
+        json!({"verification": {"flow_id": null, "expires_in": 600}, "user": {
             "id": "…", "email": "alice@xn--bcher-kva.example", "email_verified": false, "username": "Alice_L",
             "display_name": "Alice Liddell", "roles": [], "status": "active",
             "created_at": "2026-11-22T10:56:00.000Z", "updated_at": "2026-11-22T10:56:00.000Z", "last_login_at": null,

@@ -16,11 +16,12 @@ use latchkey::{
     app::{App, StartError},
     config::{Config, Given},
     hashing::HashMemory,
+    verification::courier,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use uuid::Uuid;
 
-use super::{Client, Person, Stack, StackKind};
+use super::{Client, Person, Received, Stack, StackKind};
 
 /// 2026-11-22T10:56:00Z.
 const START: i64 = 1_795_344_960_000;
@@ -78,6 +79,37 @@ impl TestApp {
     /// A registered person, signed in.
     pub async fn person(&self, name: &str) -> Person {
         self.anonymous().register(name).await
+    }
+
+    /// Brings every mail that is due to its outcome, as the worker would.
+    pub async fn deliver(&self) {
+        let worker = self.ambient.uuid();
+        while courier::round(&self.app, worker).await.expect("the database answers") > 0 {}
+    }
+
+    /// How many mails were posted besides the codes that verify an address, which every registration posts.
+    pub async fn notices(&self) -> i64 {
+        self.number("SELECT COUNT(*) FROM outbox WHERE kind <> 'verify_address'").await
+    }
+
+    /// The mails of this kind that were written to this address, the oldest first.
+    pub fn mails_to(&self, kind: &str, address: &str) -> Vec<Received> {
+        let folder = std::path::Path::new(&self.setting("LATCHKEY_DATA_DIR").unwrap()).join("mail");
+        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+        let ending = format!("-{kind}.eml");
+        let mut paths: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_str().unwrap().ends_with(&ending))
+            .collect();
+        paths.sort();
+        let mails = paths.iter().map(|path| Received::from_raw(&std::fs::read_to_string(path).unwrap()));
+        mails.filter(|mail| mail.header("To").as_deref() == Some(address)).collect()
+    }
+
+    /// The last mail of this kind to this address, after everything due was delivered.
+    pub async fn mail_to(&self, kind: &str, address: &str) -> Received {
+        self.deliver().await;
+        self.mails_to(kind, address).pop().unwrap_or_else(|| panic!("no {kind} to {address}"))
     }
 
     /// Keeps the one hashing thread of the app busy until told to let go.
@@ -142,12 +174,14 @@ impl TestApp {
         if self.kind == StackKind::Embedded { format!("x'{}'", id.simple()) } else { format!("'{id}'") }
     }
 
+    fn setting(&self, name: &str) -> Option<String> {
+        self.settings.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+
     fn database(&self) -> String {
-        let setting =
-            |name: &str| self.settings.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         match self.kind {
-            StackKind::Embedded => format!("sqlite://{}/latchkey.db", setting("LATCHKEY_DATA_DIR").unwrap()),
-            _ => setting("DATABASE_URL").unwrap(),
+            StackKind::Embedded => format!("sqlite://{}/latchkey.db", self.setting("LATCHKEY_DATA_DIR").unwrap()),
+            _ => self.setting("DATABASE_URL").unwrap(),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 mod app;
 mod client;
+mod mailhog;
 mod process;
 mod proxy;
 pub mod scale;
+mod smtp;
 mod stack;
 
 use std::{
@@ -15,8 +17,10 @@ use std::{
 
 pub use app::TestApp;
 pub use client::{Client, Person, Reply, json_body};
+pub use mailhog::MailHog;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
+pub use smtp::{Authority, Mood, Received, Sink, Tls};
 pub use stack::{Stack, StackKind};
 
 use libtest_mimic::Failed;

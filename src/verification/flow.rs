@@ -1,0 +1,339 @@
+//! A flow of a code: what is kept of it, and how a code is drawn and judged. Pure but for the store's two verbs.
+//!
+//! ```text
+//!            the mail is built                 the mail is accepted
+//! (nothing) ───────────────────▶ live, 11 min ──────────────────────▶ live, 10 min from then
+//!                                  │  a wrong code: one try more         │
+//!                                  ├──── five tries ────▶ spent          │
+//!                                  └──── the right code ─▶ used ◀────────┘
+//! ```
+//!
+//! Only `live` answers to its code; in every other state, and when there is no such flow, the answer is the same. A flow
+//! is made by the worker and not by the request: until a mail is built there is no code, so there is nothing to keep.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use uuid::Uuid;
+
+use crate::{
+    ambient::Ambient,
+    app::App,
+    db::Timestamp,
+    ephemeral::{EphemeralResult, Key, Value},
+    secret::{SecretText, ServerSecrets, same},
+};
+
+/// How long a code works from the moment its mail was accepted.
+pub const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// What it works longer while nobody knows yet when the mail was accepted.
+const DELIVERY: Duration = Duration::from_secs(60);
+/// Codes that may be tried in one flow.
+const MOST_TRIES: u8 = 5;
+/// Digits of a code.
+const DIGITS: usize = 8;
+
+/// What a code is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// An address that a person has.
+    Verify,
+    /// A registration of the `required` mode.
+    Register,
+    /// A new password for who forgot the old one.
+    Reset,
+    /// A new address.
+    Change,
+}
+
+impl Purpose {
+    const ALL: [Self; 4] = [Self::Verify, Self::Register, Self::Reset, Self::Change];
+
+    /// As it stands in records; never zero.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Verify => 1,
+            Self::Register => 2,
+            Self::Reset => 3,
+            Self::Change => 4,
+        }
+    }
+
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|purpose| purpose.number() == number)
+    }
+}
+
+/// The public name of a flow: a tag that all flows of one address share, and 16 random bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowId([u8; 20]);
+
+impl FlowId {
+    /// A new one for this address.
+    #[must_use]
+    pub fn draw(address: &str, secrets: &ServerSecrets, ambient: &Ambient) -> Self {
+        let mut id = [0; 20];
+        id[..4].copy_from_slice(&secrets.flow_tag(address));
+        id[4..].copy_from_slice(&ambient.bytes::<16>());
+        Self(id)
+    }
+
+    /// The flow id in this text, if it is one: base64url without padding, in its one canonical form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The random part.
+    #[must_use]
+    pub fn nonce(&self) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        nonce.copy_from_slice(&self.0[4..]);
+        nonce
+    }
+
+    fn key(&self) -> Key<Flow> {
+        Key::new(&self.0[..4], &self.0[4..])
+    }
+}
+
+impl std::fmt::Display for FlowId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+/// Whom a flow is about, as it was true when its code was drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// What the code is good for.
+    pub purpose: Purpose,
+    /// The person, or the pending registration.
+    pub id: Uuid,
+    /// The person's epoch; zero for a registration.
+    pub epoch: i64,
+    /// The mailbox that gets the code.
+    pub address: String,
+}
+
+/// What is kept of a flow. The code itself is not: `mac` judges one, and `seed` lets whoever holds the server secret make
+/// the same mail again when nobody knows whether the first one arrived, on whatever node that happens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// Whom it is about.
+    pub subject: Subject,
+    seed: [u8; 16],
+    mac: [u8; 32],
+    tries: u8,
+    used: bool,
+    until: Timestamp,
+}
+
+impl Value for Flow {
+    const KIND: &'static str = "f";
+
+    fn expires_at(&self) -> Timestamp {
+        self.until
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let mut bytes = vec![1, self.subject.purpose.number(), self.tries, u8::from(self.used)];
+        bytes.extend(self.seed);
+        bytes.extend(self.mac);
+        bytes.extend(self.subject.id.as_bytes());
+        bytes.extend(self.subject.epoch.to_be_bytes());
+        bytes.extend(self.subject.address.as_bytes());
+        bytes
+    }
+
+    fn unpack(bytes: &[u8], until: Timestamp) -> Option<Self> {
+        let (&[version, purpose, tries, used], rest) = bytes.split_first_chunk()?;
+        let (seed, rest) = rest.split_first_chunk()?;
+        let (mac, rest) = rest.split_first_chunk()?;
+        let (id, rest) = rest.split_first_chunk()?;
+        let (epoch, address) = rest.split_first_chunk()?;
+        let subject = Subject {
+            purpose: Purpose::from_number(purpose)?,
+            id: Uuid::from_bytes(*id),
+            epoch: i64::from_be_bytes(*epoch),
+            address: String::from_utf8(address.to_vec()).ok()?,
+        };
+        (version == 1).then_some(Self { subject, seed: *seed, mac: *mac, tries, used: used != 0, until })
+    }
+}
+
+/// What a MAC is made over: nothing can be moved from one purpose, subject, address, flow or code to another.
+fn message(flow: &FlowId, subject: &Subject, code: &str) -> Vec<u8> {
+    let mut bytes = vec![subject.purpose.number()];
+    bytes.extend(subject.id.as_bytes());
+    bytes.extend(u16::try_from(subject.address.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend(subject.address.as_bytes());
+    bytes.extend(flow.0);
+    bytes.extend(code.as_bytes());
+    bytes
+}
+
+/// Eight digits out of 32 uniform bytes. (2⁶⁴ is no multiple of 10⁸: some codes are likelier by one part in 10¹¹.)
+fn digits(draw: &[u8; 32]) -> SecretText {
+    let mut number = [0; 8];
+    number.copy_from_slice(&draw[..8]);
+    SecretText::new(format!("{:08}", u64::from_be_bytes(number) % 100_000_000))
+}
+
+/// The digits of a typed code; spaces and hyphens do not count. `None` when it cannot be one.
+fn typed(text: &str) -> Option<SecretText> {
+    let code: String =
+        text.chars().filter(|c| !matches!(c, ' ' | '-' | '\u{a0}' | '\u{202f}')).take(DIGITS + 1).collect();
+    (code.len() == DIGITS && code.bytes().all(|b| b.is_ascii_digit())).then(|| SecretText::new(code))
+}
+
+/// Gives a flow its code, or finds the one it has; `None` when it needs none any more.
+///
+/// # Errors
+/// When the store cannot answer.
+pub async fn arm(app: &App, id: &FlowId, subject: &Subject) -> EphemeralResult<Option<SecretText>> {
+    let (now, key) = (app.ambient.now(), id.key());
+    let until = now.after(CODE_LIFETIME).after(DELIVERY);
+    loop {
+        let before = app.ephemeral.get(now, &key).await?;
+        let (flow, code) = match &before {
+            Some(flow) if flow.used || flow.subject != *subject => return Ok(None),
+            Some(flow) => match recall(id, flow, &app.secrets) {
+                Some(code) => (Flow { until, ..flow.clone() }, code),
+                None => return Ok(None),
+            },
+            None => draw(id, subject, until, app),
+        };
+        if app.ephemeral.swap(now, &key, before.as_ref(), &flow).await? {
+            return Ok(Some(code));
+        }
+    }
+}
+
+fn draw(id: &FlowId, subject: &Subject, until: Timestamp, app: &App) -> (Flow, SecretText) {
+    let seed = app.ambient.bytes();
+    let code = digits(&app.secrets.code_draws(&seed).next().unwrap_or_default());
+    let mac = app.secrets.code_macs(&message(id, subject, code.expose())).next().unwrap_or_default();
+    (Flow { subject: subject.clone(), seed, mac, tries: 0, used: false, until }, code)
+}
+
+/// The code that was drawn for this flow, by whichever secret made it.
+fn recall(id: &FlowId, flow: &Flow, secrets: &ServerSecrets) -> Option<SecretText> {
+    let codes: Vec<SecretText> = secrets.code_draws(&flow.seed).map(|draw| digits(&draw)).collect();
+    codes.into_iter().find(|code| flow.is_code(id, code, secrets))
+}
+
+impl Flow {
+    fn is_code(&self, id: &FlowId, code: &SecretText, secrets: &ServerSecrets) -> bool {
+        // All of them, found or not: which secret made it is nobody's business.
+        let message = message(id, &self.subject, code.expose());
+        secrets.code_macs(&message).fold(false, |found, mac| found | same(&mac, &self.mac))
+    }
+}
+
+/// Counts the code's lifetime from now, since its mail was just accepted.
+///
+/// # Errors
+/// When the store cannot answer; then the code works up to a minute longer.
+pub async fn mail_accepted(app: &App, id: &FlowId) -> EphemeralResult<()> {
+    let (now, key) = (app.ambient.now(), id.key());
+    loop {
+        let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(()) };
+        let after = Flow { until: now.after(CODE_LIFETIME), ..before.clone() };
+        if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// A flow whose code was right; it is used up.
+pub struct Claimed {
+    /// Whom it is about.
+    pub subject: Subject,
+    id: FlowId,
+    used: Flow,
+}
+
+/// Judges a typed code and counts the try, in one write: of many at once no more are judged than there are tries.
+/// `None` is every refusal: wrong, expired, used, spent, another purpose, no such flow.
+///
+/// # Errors
+/// When the store cannot answer; the try may be counted then.
+pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> EphemeralResult<Option<Claimed>> {
+    let (Some(id), Some(code)) = (FlowId::parse(flow), typed(code)) else { return Ok(None) };
+    let (now, key) = (app.ambient.now(), id.key());
+    loop {
+        let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(None) };
+        if before.used || before.tries >= MOST_TRIES {
+            return Ok(None);
+        }
+        let is_right = before.is_code(&id, &code, &app.secrets) && purposes.contains(&before.subject.purpose);
+        let after = Flow { tries: before.tries + 1, used: is_right, ..before.clone() };
+        if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
+            return Ok(is_right.then(|| Claimed { subject: after.subject.clone(), id, used: after }));
+        }
+    }
+}
+
+/// Gives a flow back that was claimed for something that was then refused for another reason than its code.
+///
+/// # Errors
+/// When the store cannot answer; then the code is used up.
+pub async fn give_back(app: &App, claimed: &Claimed) -> EphemeralResult<()> {
+    let before = Flow { used: false, tries: claimed.used.tries.saturating_sub(1), ..claimed.used.clone() };
+    app.ephemeral.swap(app.ambient.now(), &claimed.id.key(), Some(&claimed.used), &before).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject() -> Subject {
+        Subject { purpose: Purpose::Reset, id: Uuid::from_u128(7), epoch: 3, address: "a@b.example".into() }
+    }
+
+    #[test]
+    fn a_flow_survives_the_packing() {
+        let until = Timestamp::from_millis(1_795_344_960_000);
+        let flow = Flow { subject: subject(), seed: [1; 16], mac: [2; 32], tries: 4, used: true, until };
+        assert!(Flow::unpack(&flow.pack(), until) == Some(flow));
+        assert!(Flow::unpack(&[2; 100], until).is_none());
+    }
+
+    #[test]
+    fn only_eight_digits_are_a_code() {
+        for text in ["12345678", "1234 5678", "1234-5678", " 12 34 56 78 ", "1234\u{a0}5678"] {
+            assert_eq!(typed(text).map(|code| code.expose().to_owned()).as_deref(), Some("12345678"), "{text}");
+        }
+        for text in ["", "1234567", "123456789", "1234567a", "１２３４５６７８", "1234_5678", "12345678\n"] {
+            assert!(typed(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_mac_is_bound_to_everything() {
+        let (a, b) = (FlowId([1; 20]), FlowId([2; 20]));
+        let base = message(&a, &subject(), "12345678");
+        for other in [
+            message(&b, &subject(), "12345678"),
+            message(&a, &Subject { purpose: Purpose::Verify, ..subject() }, "12345678"),
+            message(&a, &Subject { id: Uuid::from_u128(8), ..subject() }, "12345678"),
+            message(&a, &Subject { address: "a@c.example".into(), ..subject() }, "12345678"),
+            message(&a, &subject(), "12345679"),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn a_flow_id_has_one_text() {
+        let id = FlowId([255; 20]);
+        let text = id.to_string();
+        assert_eq!((text.len(), FlowId::parse(&text)), (27, Some(id)));
+        let last = format!("{}9", &text[..26]);
+        assert!(FlowId::parse(&last).is_none(), "loose bits at the end");
+        assert!(FlowId::parse(&format!("{text}=")).is_none());
+    }
+}
