@@ -292,10 +292,12 @@ fn facts(row: &Row, about: Option<&Addressee>) -> Facts {
     if let Some(name) = about.filter(is_proved).and_then(|about| about.display_name.clone()) {
         facts.insert("name", name);
     }
-    for name in ["address", "device", "new_email"] {
-        if let Some(fact) = row.fact(name) {
-            facts.insert(name, fact.to_owned());
-        }
+    for (name, fact) in [
+        ("address", row.fact("address").or(row.fact("client"))),
+        ("device", row.fact("device")),
+        ("new_email", row.fact("new_email")),
+    ] {
+        facts.extend(fact.map(|fact| (name, fact.to_owned())));
     }
     facts.insert("minutes", (flow::CODE_LIFETIME.as_secs() / 60).to_string());
     facts.insert("at", row.created_at.to_minute());
