@@ -299,8 +299,9 @@ pub(super) fn redis_url(text: &str) -> Option<SecretText> {
 
 pub(super) fn mailbox(text: &str) -> Option<Mailbox> {
     let mailbox: Mailbox = text.parse().ok()?;
-    let named = mailbox.name.as_deref().is_none_or(|name| !name.chars().any(crate::names::is_unsafe));
-    (named && crate::names::canonical_email(mailbox.email.as_ref()).is_some()).then_some(mailbox)
+    let is_harmless = |name: &String| !name.chars().any(crate::names::is_unsafe);
+    let email = crate::names::canonical_email(mailbox.email.as_ref())?.parse().ok()?;
+    mailbox.name.as_ref().is_none_or(is_harmless).then(|| Mailbox { email, name: mailbox.name.clone() })
 }
 
 pub(super) fn support(text: &str) -> Option<String> {
