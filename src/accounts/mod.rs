@@ -89,8 +89,8 @@ pub async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uuid) -> 
     store::person_in_session(conn, person, session).await
 }
 
-/// Notes a sign-in and the devices known from then on, and puts `rehash` in the place of the hash that was checked, if
-/// that still stands.
+/// Notes a sign-in and, while the epoch that was read stands, the devices known from then on; and puts `rehash` in the
+/// place of the hash that was checked, if that still stands.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -99,7 +99,7 @@ pub async fn note_sign_in(
     person: Uuid,
     checked: &str,
     rehash: Option<&str>,
-    devices: &[String],
+    devices: (i64, &[String]),
 ) -> StoreResult<()> {
     store::note_sign_in(tx, person, checked, rehash.unwrap_or(checked), devices).await
 }

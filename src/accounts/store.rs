@@ -80,17 +80,19 @@ pub(super) async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uu
     .fetch_optional(c))
 }
 
-/// `new_hash` only replaces the hash that was checked: a password that was changed meanwhile stays changed.
+/// `new_hash` only replaces the hash that was checked: a password that was changed meanwhile stays changed. And devices
+/// that were wiped meanwhile stay wiped, since that moved the epoch.
 pub(super) async fn note_sign_in(
     tx: &mut Tx,
     person: Uuid,
     checked: &str,
     new_hash: &str,
-    devices: &[String],
+    (epoch, devices): (i64, &[String]),
 ) -> StoreResult<()> {
     let now = tx.now();
     on!(tx, |c| sqlx::query(
-        "UPDATE users SET last_login_at = $2, devices = $5,
+        "UPDATE users SET last_login_at = $2,
+             devices = CASE WHEN epoch = $6 THEN $5 ELSE devices END,
              password_hash = CASE WHEN password_hash = $3 THEN $4 ELSE password_hash END
          WHERE id = $1"
     )
@@ -99,6 +101,7 @@ pub(super) async fn note_sign_in(
     .bind(checked)
     .bind(new_hash)
     .bind(Json(devices))
+    .bind(epoch)
     .execute(c)
     .map_ok(drop))
 }

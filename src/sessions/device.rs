@@ -66,11 +66,12 @@ pub(super) fn remember(
         IpAddr::V4(address) => material.extend(&address.octets()[..2]),
         IpAddr::V6(address) => material.extend(&address.octets()[..4]),
     }
-    let fingerprint = format!("{:016x}", u64::from_be_bytes(app.secrets.throttle(&material)));
+    let names: Vec<String> =
+        app.secrets.throttles(&material).map(|name| format!("{:016x}", u64::from_be_bytes(name))).collect();
     let before = known.len();
-    known.retain(|one| *one != fingerprint);
+    known.retain(|one| !names.contains(one));
     let was_known = known.len() < before;
-    known.insert(0, fingerprint);
+    known.splice(0..0, names.into_iter().take(1));
     known.truncate(MOST_REMEMBERED);
     (known, was_known)
 }

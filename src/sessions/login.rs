@@ -175,7 +175,7 @@ async fn sign_in(
     let is_first = devices.is_empty();
     let (devices, is_known) = device::remember(app, person.id, record.device, origin.address, devices);
     let mut tx = app.db.begin(now).await?;
-    accounts::note_sign_in(&mut tx, person.id, &checked, rehash.as_deref(), &devices).await?;
+    accounts::note_sign_in(&mut tx, person.id, &checked, rehash.as_deref(), (person.epoch, &devices)).await?;
     Event::new(Kind::SignedIn)
         .person(person.id)
         .session(token.session)
