@@ -19,6 +19,8 @@ ALTER TABLE users ADD COLUMN devices JSONB NOT NULL DEFAULT '[]';
 
 -- Deliveries of which nobody knows whether they arrived: the mail server took the text and the answer was lost.
 ALTER TABLE outbox ADD COLUMN unacknowledged BIGINT NOT NULL DEFAULT 0;
+-- When an operator asked for a mail that was given up; its day counts from then.
+ALTER TABLE outbox ADD COLUMN retried_at BIGINT;
 
 -- Notices of one kind to one person replace each other.
 CREATE INDEX outbox_person ON outbox (person_id, kind) WHERE person_id IS NOT NULL;

@@ -16,7 +16,11 @@ mod smtp;
 pub mod template;
 mod transport;
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    sync::Mutex,
+};
 
 use lettre::message::Mailbox;
 use uuid::Uuid;
@@ -129,6 +133,8 @@ pub struct Post {
     pub templates: Templates,
     /// Their sender.
     pub from: Mailbox,
+    /// Rows whose mail went and whose end is not written down yet.
+    pub unwritten: Mutex<HashSet<Uuid>>,
 }
 
 /// Why there can be no mails.
@@ -161,7 +167,7 @@ impl Post {
             }
             None => Transport::files(&config.data_dir),
         };
-        Ok(Self { transport, templates, from: settings.from.clone() })
+        Ok(Self { transport, templates, from: settings.from.clone(), unwritten: Mutex::default() })
     }
 
     /// The language of a mail: the person's own, else the one that was asked for, else the house's.

@@ -9,9 +9,10 @@
 //! A claim moves `next_attempt_at` into the future, so the row of a worker that died comes up again by itself. Who
 //! finishes a row must still hold it. Rows that came to their end keep no facts about anybody but the recipient.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use futures_util::TryFutureExt;
+use serde_json::Value;
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -25,6 +26,11 @@ const CLAIM: Duration = Duration::from_secs(45);
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 /// The longest wait, so that mails leave soon after the mail server is back.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// The longest wait when the server says that it will never take the mail. It may be the server's fault and be mended,
+/// but who asks hundreds of times a day for a mailbox that is not there looks like a spammer.
+const LONGEST_WAIT_AFTER_NO: Duration = Duration::from_secs(60 * 60);
+/// The wait after an outcome that nobody knows: the server may still be at it.
+const WAIT_AFTER_SILENCE: Duration = Duration::from_secs(50);
 /// After that long nobody waits for the mail any more.
 const GIVE_UP: Duration = Duration::from_secs(24 * 60 * 60);
 /// A notice of a kind is not followed by another one for that long.
@@ -47,14 +53,16 @@ pub struct Row {
     pub recipient: String,
     /// The language that was asked for.
     pub locale: Option<String>,
-    /// Facts.
-    pub data: Json<BTreeMap<String, String>>,
+    /// Facts. Any JSON: one row of a newer node must not keep the others from being read.
+    pub data: Json<Value>,
     /// Claims so far, this one included.
     pub attempts: i64,
     /// When the act was done.
     pub created_at: Timestamp,
     /// Deliveries of which nobody knows whether they arrived.
     pub unacknowledged: i64,
+    /// When an operator asked for it once more.
+    pub retried_at: Option<Timestamp>,
 }
 
 /// A row as operators see it.
@@ -123,7 +131,8 @@ pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreRes
             "UPDATE outbox SET claimed_by = $1, next_attempt_at = $2, attempts = attempts + 1
              WHERE id IN (SELECT id FROM outbox WHERE state = 'pending' AND next_attempt_at <= $3
                           ORDER BY next_attempt_at LIMIT $4)
-             RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged"
+             RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged,
+                       retried_at"
         )
         .bind(worker)
         .bind(now.after(CLAIM))
@@ -135,7 +144,8 @@ pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreRes
             "UPDATE outbox SET claimed_by = $1, next_attempt_at = $2, attempts = attempts + 1
              WHERE id IN (SELECT id FROM outbox WHERE state = 'pending' AND next_attempt_at <= $3
                           ORDER BY next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED)
-             RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged"
+             RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged,
+                       retried_at"
         )
         .bind(worker)
         .bind(now.after(CLAIM))
@@ -156,6 +166,8 @@ pub enum Outcome {
     Dropped(&'static str),
     /// It was not handed over and may be tried again.
     Refused(String),
+    /// As before, and the server said that trying again is of no use.
+    RefusedForGood(String),
     /// Nobody knows.
     Unknown(String),
     /// It waits for another mail's sake, and no try is counted.
@@ -171,10 +183,15 @@ pub async fn conclude(db: &Db, now: Timestamp, worker: Uuid, row: &Row, outcome:
     let (state, wait, error, unacknowledged) = match outcome {
         Outcome::Sent => ("sent", None, None, 0),
         Outcome::Dropped(reason) => ("dropped", None, Some((*reason).to_owned()), 0),
-        Outcome::Refused(error) if is_over => ("dead", None, Some(error.clone()), 0),
-        Outcome::Refused(error) => ("pending", Some(now.after(wait_after(row.attempts))), Some(error.clone()), 0),
+        Outcome::Refused(error) | Outcome::RefusedForGood(error) if is_over => ("dead", None, Some(error.clone()), 0),
+        Outcome::Refused(error) => {
+            ("pending", Some(now.after(wait_after(row.attempts, LONGEST_WAIT))), Some(error.clone()), 0)
+        }
+        Outcome::RefusedForGood(error) => {
+            ("pending", Some(now.after(wait_after(row.attempts, LONGEST_WAIT_AFTER_NO))), Some(error.clone()), 0)
+        }
         Outcome::Unknown(error) if is_over || row.unacknowledged > 0 => ("dead", None, Some(error.clone()), 1),
-        Outcome::Unknown(error) => ("pending", Some(now.after(wait_after(row.attempts))), Some(error.clone()), 1),
+        Outcome::Unknown(error) => ("pending", Some(now.after(WAIT_AFTER_SILENCE)), Some(error.clone()), 1),
         Outcome::Postponed(until) => ("pending", Some(*until), None, 0),
     };
     // Facts go as soon as nobody needs them: a dead row can be tried again, the others are history.
@@ -204,29 +221,33 @@ pub async fn conclude(db: &Db, now: Timestamp, worker: Uuid, row: &Row, outcome:
     tx.commit().await
 }
 
-fn wait_after(attempts: i64) -> Duration {
+fn wait_after(attempts: i64, longest: Duration) -> Duration {
     let doublings = u32::try_from(attempts.clamp(1, 16) - 1).unwrap_or(0);
-    FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT)
+    FIRST_WAIT.saturating_mul(1 << doublings).min(longest)
 }
 
-/// What stands in the way of a notice: `Some(Ok)` is a later one of its kind that replaces it, `Some(Err)` the instant
+/// What stands in the way of a notice, among those to the same address (a warning to an old address must not give way to
+/// one to the new address): `Some(Ok)` is a later one of its kind that replaces it, `Some(Err)` the instant
 /// from which on it may go, as another one went a moment ago.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn rival(conn: &mut Conn, now: Timestamp, row: &Row) -> StoreResult<Option<Result<(), Timestamp>>> {
-    let (later, sent_at): (bool, Option<Timestamp>) = on!(conn, |c| sqlx::query_as(
-        "SELECT EXISTS (SELECT 1 FROM outbox WHERE person_id = $1 AND kind = $2 AND state = 'pending'
+    let (later, sent_at): (bool, Option<Timestamp>) = on!(conn, |c| {
+        sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6 AND state = 'pending'
                             AND (created_at > $3 OR (created_at = $3 AND id > $4))),
-                (SELECT MAX(finished_at) FROM outbox WHERE person_id = $1 AND kind = $2 AND state = 'sent'
-                            AND finished_at > $5)"
+                (SELECT MAX(finished_at) FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6
+                            AND state = 'sent' AND finished_at > $5)"
     )
     .bind(row.person_id)
     .bind(&row.kind)
     .bind(row.created_at)
     .bind(row.id)
     .bind(now.before(NOTICE_PERIOD))
-    .fetch_one(c))?;
+    .bind(&row.recipient)
+    .fetch_one(c)
+    })?;
     Ok(if later { Some(Ok(())) } else { sent_at.map(|sent_at| Err(sent_at.after(NOTICE_PERIOD))) })
 }
 
@@ -254,7 +275,7 @@ pub async fn retry(db: &Db, now: Timestamp, id: Option<Uuid>) -> StoreResult<u64
     let mut tx = db.begin(now).await?;
     let retried = on!(&mut tx, |c| {
         sqlx::query(
-        "UPDATE outbox SET state = 'pending', next_attempt_at = $1, created_at = $1, attempts = 0, unacknowledged = 0,
+        "UPDATE outbox SET state = 'pending', next_attempt_at = $1, retried_at = $1, attempts = 0, unacknowledged = 0,
              finished_at = NULL
          WHERE (state = 'dead' OR (state = 'pending' AND attempts > 0 AND claimed_by IS NULL)) AND ($2 IS NULL OR id = $2)"
     )
@@ -295,12 +316,12 @@ impl Row {
     /// Whether nobody waits for it any more.
     #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
-        self.created_at.after(GIVE_UP) <= now
+        self.retried_at.unwrap_or(self.created_at).after(GIVE_UP) <= now
     }
 
     /// One of its facts.
     #[must_use]
     pub fn fact(&self, name: &str) -> Option<&str> {
-        self.data.0.get(name).map(String::as_str)
+        self.data.0.get(name).and_then(Value::as_str)
     }
 }

@@ -3,14 +3,15 @@
 //! 1. An idle connection that still answers, or a new one: greeting, EHLO, STARTTLS (RFC 3207), AUTH. 2. MAIL, RCPT, DATA.
 //! 3. The text.
 //!
-//! Before the text a fault means *refused*. From its first byte on only an answer of the server tells; without one the
+//! Until the text has ended a fault means *refused*. From then on only an answer of the server tells; without one the
 //! outcome is *unknown*. lettre's own transport tells no stages apart, which is why the commands are given one by one.
 //!
 //! STARTTLS is required, so that nobody on the way can take it out of the server's offer, unless the server is on this
 //! machine or the URL says `?tls=none`.
 
 use std::{
-    fmt, io,
+    fmt, io, iter,
+    pin::pin,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -24,17 +25,22 @@ use lettre::{
     transport::smtp::{
         authentication::{Credentials, Mechanism},
         client::{AsyncSmtpConnection, TlsParameters},
-        commands::{Data, Mail, Rcpt},
+        commands::{Data, Mail, Rcpt, Rset},
         extension::ClientId,
+        response::{Response, Severity},
     },
 };
 use percent_encoding::percent_decode_str;
 
 use super::Failure;
-use crate::secret::SecretText;
+use crate::{names, secret::SecretText};
 
-/// How long one delivery may take, connecting included.
+/// How long a delivery may take, connecting included, until the server has the whole text.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the server may then look at it: giving up here makes a duplicate.
+const LAST_PATIENCE: Duration = Duration::from_secs(20);
+/// How long an idle connection may take for a sign of life.
+const PROBE: Duration = Duration::from_secs(2);
 /// How long a connection may lie idle; servers hang up after some minutes.
 const IDLE: Duration = Duration::from_secs(30);
 /// Idle connections that are kept.
@@ -68,7 +74,8 @@ impl SmtpServer {
     /// Reads `smtp://[user:password@]host[:port][?tls=none]` or `smtps://…`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
+        // A `#` in a password must be written %23; `Uri` would cut the rest off as a fragment, host and all.
+        let uri: Uri = text.parse().ok().filter(|_| !text.contains('#'))?;
         let host = uri.host().map(|host| host.trim_matches(['[', ']']).to_owned()).filter(|host| !host.is_empty())?;
         let is_local =
             host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
@@ -123,7 +130,7 @@ impl Smtp {
                 Some(TlsParameters::new_rustls(server.host.clone()).map_err(io::Error::other)?)
             }
         };
-        let hello = if crate::names::canonical_domain(name).is_some() {
+        let hello = if names::canonical_domain(name).is_some() {
             ClientId::Domain(name.to_owned())
         } else {
             ClientId::default()
@@ -138,33 +145,45 @@ impl Smtp {
     pub(super) async fn deliver(&self, envelope: &Envelope, text: &[u8]) -> Result<(), Failure> {
         // Whether the server may have the whole text.
         let handed_over = AtomicBool::new(false);
-        let work = tokio::time::timeout(PATIENCE, self.try_deliver(envelope, text, &handed_over)).await;
-        let (error, was_answered) = match work {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(fault)) => (fault.to_string(), fault.is_answer),
-            Err(_) => ("the mail server did not answer within 10 s".to_owned(), false),
+        let mut delivery = pin!(self.try_deliver(envelope, text, &handed_over));
+        let outcome = match tokio::time::timeout(PATIENCE, &mut delivery).await {
+            Err(_) if handed_over.load(Ordering::Relaxed) => tokio::time::timeout(LAST_PATIENCE, delivery).await,
+            outcome => outcome,
         };
-        if handed_over.load(Ordering::Relaxed) && !was_answered {
-            Err(Failure::Unknown(error))
-        } else {
-            Err(Failure::Refused(error))
+        let was_handed_over = handed_over.load(Ordering::Relaxed);
+        match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(fault)) => Err(match fault.answer {
+                Some(Answer::Never) => Failure::RefusedForGood(fault.text),
+                Some(Answer::NotNow) => Failure::Refused(fault.text),
+                None if was_handed_over => Failure::Unknown(fault.text),
+                None => Failure::Refused(fault.text),
+            }),
+            Err(_) if was_handed_over => {
+                Err(Failure::Unknown("the mail server has the mail and did not say so in time".to_owned()))
+            }
+            Err(_) => Err(Failure::Refused("the mail server did not answer in time".to_owned())),
         }
     }
 
     async fn try_deliver(&self, envelope: &Envelope, text: &[u8], handed_over: &AtomicBool) -> Result<(), Fault> {
-        let mut connection = self.connection().await?;
-        connection.command(Mail::new(envelope.from().cloned(), Vec::new())).await?;
-        for recipient in envelope.to() {
-            connection.command(Rcpt::new(recipient.clone(), Vec::new())).await?;
-        }
-        connection.command(Data).await?;
-        handed_over.store(true, Ordering::Relaxed);
-        connection.message(text).await?;
+        // A refused login is nothing about the mail, and will be mended.
+        let not_now = |fault: Fault| Fault { answer: fault.answer.map(|_| Answer::NotNow), ..fault };
+        let mut connection = self.connection().await.map_err(not_now)?;
+        let delivered = hand_over(&mut connection, envelope, text, handed_over).await;
+        // After an answer, good or bad, both sides are in step; a refusal leaves a mail half begun.
+        let in_step = match &delivered {
+            Ok(()) => true,
+            Err(fault) if fault.answer.is_some() => {
+                matches!(tokio::time::timeout(PROBE, connection.command(Rset)).await, Ok(Ok(_)))
+            }
+            Err(_) => false,
+        };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < MOST_IDLE {
+        if in_step && idle.len() < MOST_IDLE {
             idle.push((connection, Instant::now()));
         }
-        Ok(())
+        delivered
     }
 
     async fn connection(&self) -> Result<AsyncSmtpConnection, Fault> {
@@ -173,7 +192,7 @@ impl Smtp {
             match idle {
                 Some((_, since)) if since.elapsed() > IDLE => {}
                 Some((mut connection, _)) => {
-                    if connection.test_connected().await {
+                    if tokio::time::timeout(PROBE, connection.test_connected()).await.unwrap_or(false) {
                         return Ok(connection);
                     }
                 }
@@ -204,37 +223,73 @@ impl Smtp {
     }
 }
 
+/// MAIL, RCPT, DATA and the text. Each answer must be the one that belongs to its command: a connection that is out of
+/// step would otherwise take the answer of one for the answer of another.
+async fn hand_over(
+    connection: &mut AsyncSmtpConnection,
+    envelope: &Envelope,
+    text: &[u8],
+    handed_over: &AtomicBool,
+) -> Result<(), Fault> {
+    completed(&connection.command(Mail::new(envelope.from().cloned(), Vec::new())).await?)?;
+    for recipient in envelope.to() {
+        completed(&connection.command(Rcpt::new(recipient.clone(), Vec::new())).await?)?;
+    }
+    if !connection.command(Data).await?.has_code(354) {
+        return Err(Fault::ours("the mail server gave another answer to DATA than 354"));
+    }
+    // The dot that ends the text is sent when the iterator has ended: before that the server cannot take the mail.
+    let text = iter::once(text).chain(iter::from_fn(|| {
+        handed_over.store(true, Ordering::Relaxed);
+        None
+    }));
+    let answer = connection.message_iter(text).await.map_err(|error| {
+        // Only the number: a filter's words may quote what it did not like, and there is a code in the text.
+        let number = error.status().map(|code| format!("the mail server answered the text with {code}"));
+        let fault = Fault::from(error);
+        Fault { text: number.unwrap_or(fault.text), ..fault }
+    })?;
+    completed(&answer)
+}
+
+fn completed(answer: &Response) -> Result<(), Fault> {
+    match answer.code().severity {
+        Severity::PositiveCompletion => Ok(()),
+        _ => Err(Fault::ours("the mail server gave an answer that belongs to another command")),
+    }
+}
+
+/// What the server said against a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// 4xx.
+    NotNow,
+    /// 5xx.
+    Never,
+}
+
 /// Why a step did not go well.
 struct Fault {
     text: String,
-    /// The server said so.
-    is_answer: bool,
+    answer: Option<Answer>,
 }
 
 impl Fault {
     fn ours(text: &str) -> Self {
-        Self { text: text.to_owned(), is_answer: false }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        Self { text: text.to_owned(), answer: None }
     }
 }
 
 impl From<lettre::transport::smtp::Error> for Fault {
     fn from(error: lettre::transport::smtp::Error) -> Self {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
+        let answer = match (error.is_transient(), error.is_permanent()) {
+            (true, _) => Some(Answer::NotNow),
+            (_, true) => Some(Answer::Never),
+            _ => None,
+        };
         // The server's words go into a table and onto terminals.
-        let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-        Self { text, is_answer: error.is_transient() || error.is_permanent() }
+        let text = error.to_string().chars().map(|c| if names::is_unsafe(c) { ' ' } else { c }).take(300).collect();
+        Self { text, answer }
     }
 }
 
@@ -274,6 +329,7 @@ mod tests {
             "smtp://mail.example:99999",
             "smtp://user@mail.example",
             "smtp://:p@mail.example",
+            "smtp://mail:587#secret@mail.example",
         ] {
             assert!(read(text).is_none(), "{text}");
         }

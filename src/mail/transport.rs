@@ -1,7 +1,7 @@
 //! Handing a mail over: to the server of `SMTP_URL`, or as a file for somebody who tries Latchkey out.
 
 use std::{
-    fs, io,
+    fmt, fs, io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -40,17 +40,25 @@ pub enum Transport {
 pub enum Failure {
     /// Surely not.
     Refused(String),
+    /// Surely not, and the server says it never will.
+    RefusedForGood(String),
     /// Nobody knows.
     Unknown(String),
 }
 
 /// A mail, built.
-#[derive(Debug)]
 pub struct Outgoing {
     id: Uuid,
     kind: MailKind,
     at: Timestamp,
     message: Message,
+}
+
+impl fmt::Debug for Outgoing {
+    /// Without the text: there may be a code in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 impl Outgoing {

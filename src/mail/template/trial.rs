@@ -23,7 +23,6 @@ pub(super) const FACTS: [(&str, &str); 8] = [
 fn essential(kind: &str) -> &'static [&'static str] {
     match kind {
         "verify_address" | "confirm_registration" | "change_address" | "reset_password" => &["code", "minutes"],
-        "address_change_requested" => &["new_email"],
         _ => &[],
     }
 }
