@@ -2,12 +2,16 @@
 //!
 //! The last day's mails of an address are one small value in the slot of its flows. A mail is counted before it is
 //! built; making it again after a fault moves its place in the count to that moment, since its code works from then on:
-//! otherwise all that piled up while the mail server was away could be guessed at in one hour. Notices of completed acts
-//! are not counted here at all.
+//! otherwise all that piled up while the mail server was away could be guessed at in one hour. An hour and a day of mails
+//! are counted longer by the life of a code, so that no hour has more than 25 guesses and no day more than 50, wherever
+//! they begin.
+//!
+//! Notices of completed acts are not counted here, so that no stranger can silence one. But who registers with somebody
+//! else's address causes notices there as well: while the address is not proved, they have a count of their own.
 
 use std::{net::IpAddr, time::Duration};
 
-use super::flow::{CODE_LIFETIME, FlowId, Purpose};
+use super::flow::{CODE_LIFETIME, Purpose};
 use crate::{
     app::App,
     db::Timestamp,
@@ -37,6 +41,8 @@ pub enum Cause {
     Code(Purpose),
     /// It says that somebody tried the address while it has an account.
     Taken,
+    /// It tells of an act that was done to a person who has not proved the address.
+    Notice,
 }
 
 impl Cause {
@@ -44,19 +50,24 @@ impl Cause {
         match self {
             Self::Code(purpose) => purpose.number(),
             Self::Taken => 0,
+            Self::Notice => u8::MAX,
         }
     }
 
     fn from_number(number: u8) -> Option<Self> {
-        if number == 0 { Some(Self::Taken) } else { Purpose::from_number(number).map(Self::Code) }
+        match number {
+            0 => Some(Self::Taken),
+            u8::MAX => Some(Self::Notice),
+            _ => Purpose::from_number(number).map(Self::Code),
+        }
     }
 }
 
 /// One request for a mail.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Its flow, which also tells one request from another.
-    pub flow: FlowId,
+    /// What tells it from others: the random part of its flow.
+    pub nonce: [u8; 16],
     /// What it is for.
     pub cause: Cause,
     /// The network of the client ([`network`]).
@@ -80,7 +91,7 @@ struct Sent {
     cause: Cause,
     known_device: bool,
     network: [u8; 8],
-    flow: [u8; 16],
+    nonce: [u8; 16],
 }
 
 /// The mails of the last day, oldest first.
@@ -91,7 +102,7 @@ impl Value for MailLog {
     const KIND: &'static str = "m";
 
     fn expires_at(&self) -> Timestamp {
-        self.0.iter().map(|sent| sent.at.after(DAY)).max().unwrap_or(Timestamp::from_millis(0))
+        self.0.iter().map(|sent| sent.at.after(DAY + LIVE)).max().unwrap_or(Timestamp::from_millis(0))
     }
 
     fn pack(&self) -> Vec<u8> {
@@ -100,7 +111,7 @@ impl Value for MailLog {
             bytes.extend(sent.at.millis().to_be_bytes());
             bytes.extend([sent.cause.number(), u8::from(sent.known_device)]);
             bytes.extend(sent.network);
-            bytes.extend(sent.flow);
+            bytes.extend(sent.nonce);
         }
         bytes
     }
@@ -111,13 +122,13 @@ impl Value for MailLog {
         let sent = sent.iter().map(|bytes| {
             let (at, rest) = bytes.split_first_chunk()?;
             let (&[cause, known_device], rest) = rest.split_first_chunk()?;
-            let (network, flow) = rest.split_first_chunk()?;
+            let (network, nonce) = rest.split_first_chunk()?;
             Some(Sent {
                 at: Timestamp::from_millis(i64::from_be_bytes(*at)),
                 cause: Cause::from_number(cause)?,
                 known_device: known_device != 0,
                 network: *network,
-                flow: flow.try_into().ok()?,
+                nonce: nonce.try_into().ok()?,
             })
         });
         sent.collect::<Option<_>>().map(Self)
@@ -130,32 +141,35 @@ impl MailLog {
         let within = |period: Duration| self.0.iter().filter(move |sent| sent.at.after(period) > now);
         let same_cause = |sent: &&Sent| sent.cause == request.cause;
         let is_admitted = within(MINUTE).filter(same_cause).count() == 0
-            && within(HOUR).count() < MOST_AN_HOUR
-            && within(DAY).count() < MOST_A_DAY
+            && within(HOUR + LIVE).count() < MOST_AN_HOUR
+            && within(DAY + LIVE).count() < MOST_A_DAY
             && match request.cause {
+                Cause::Notice => true,
                 Cause::Code(_) => within(LIVE).filter(same_cause).count() < MOST_LIVE,
                 Cause::Taken => within(DAY).filter(same_cause).count() == 0,
             }
             && (request.known_device
-                || (within(DAY).filter(|sent| !sent.known_device).count() < MOST_A_DAY - KEPT_A_DAY
+                || request.cause == Cause::Notice
+                || (within(DAY + LIVE).filter(|sent| !sent.known_device).count() < MOST_A_DAY - KEPT_A_DAY
                     && within(DAY).filter(|sent| sent.network == request.network).count() < MOST_A_DAY_AND_NETWORK));
         is_admitted.then(|| {
-            let mut after: Vec<Sent> = within(DAY).cloned().collect();
+            let mut after: Vec<Sent> = within(DAY + LIVE).cloned().collect();
             after.push(Sent {
                 at: now,
                 cause: request.cause,
                 known_device: request.known_device,
                 network: request.network,
-                flow: request.flow.nonce(),
+                nonce: request.nonce,
             });
             Self(after)
         })
     }
 
-    /// The log with this flow's mail made again now; `None` when it has none.
-    fn again(&self, now: Timestamp, flow: &FlowId) -> Option<Self> {
+    /// The log with this mail made again now; `None` when there was none, or its code is dead: then it gets another one,
+    /// with new tries, and is judged as a new mail.
+    fn again(&self, now: Timestamp, nonce: &[u8; 16]) -> Option<Self> {
         let mut after = self.clone();
-        after.0.iter_mut().find(|sent| sent.flow == flow.nonce())?.at = now;
+        after.0.iter_mut().find(|sent| sent.nonce == *nonce && sent.at.after(LIVE) > now)?.at = now;
         Some(after)
     }
 }
@@ -166,11 +180,14 @@ impl MailLog {
 /// When the store cannot answer; the mail may be counted then, and is not counted twice.
 pub async fn admit(app: &App, address: &str, request: &Request) -> EphemeralResult<bool> {
     let (now, tag) = (app.ambient.now(), app.secrets.flow_tag(address));
-    let key: Key<MailLog> = Key::new(&tag, &app.secrets.throttle::<16>(address.as_bytes()));
+    // A count for what strangers ask for and one for notices: neither can spend the other.
+    let mut id = app.secrets.throttle::<16>(address.as_bytes()).to_vec();
+    id.extend((request.cause == Cause::Notice).then_some(1));
+    let key: Key<MailLog> = Key::new(&tag, &id);
     loop {
         let before = app.ephemeral.get(now, &key).await?;
         let log = before.clone().unwrap_or_default();
-        let Some(after) = log.again(now, &request.flow).or_else(|| log.admit(now, request)) else { return Ok(false) };
+        let Some(after) = log.again(now, &request.nonce).or_else(|| log.admit(now, request)) else { return Ok(false) };
         if app.ephemeral.swap(now, &key, before.as_ref(), &after).await? {
             return Ok(true);
         }

@@ -99,7 +99,7 @@ pub(super) async fn confirm_change(
 /// Tells the new epoch; `None` when the person changed since, or somebody has the address by now.
 async fn change(app: &App, origin: &Origin, subject: &flow::Subject) -> StoreResult<Option<i64>> {
     let mut tx = app.db.begin(app.ambient.now()).await?;
-    let before = accounts::addressee_of(&mut tx, subject.id).await?.and_then(|person| person.email);
+    let before = accounts::addressee_of(&mut tx, subject.id).await?;
     let epoch = match accounts::change_address(&mut tx, subject.id, subject.epoch, &subject.address).await {
         Ok(Some(epoch)) => epoch,
         Ok(None) => {
@@ -111,10 +111,11 @@ async fn change(app: &App, origin: &Origin, subject: &flow::Subject) -> StoreRes
         Err(error) => return Err(error),
     };
     Event::new(Kind::AddressChanged).person(subject.id).from(origin).record(&mut tx, &app.ambient).await?;
-    if let Some(before) = &before {
-        let facts = [("new_email", subject.address.as_str())];
+    if let Some((old, was_proved)) = before.and_then(|person| Some((person.email?, person.email_verified))) {
+        let proved = if was_proved { "true" } else { "false" };
+        let facts = [("new_email", subject.address.as_str()), ("proved", proved)];
         let kind = MailKind::AddressChanged;
-        post_notice(&mut tx, &app.ambient, kind, subject.id, origin, Some(before), &facts).await?;
+        post_notice(&mut tx, &app.ambient, kind, subject.id, origin, Some(&old), &facts).await?;
     }
     tx.commit().await?;
     tracing::Span::current().record("person", tracing::field::display(subject.id));

@@ -4,14 +4,14 @@
 //! a row, whoever the address belongs to. Here, where nobody watches the clock, it is found out:
 //! 1. what the row means by now: whose address it is, whether there is still something to tell;
 //! 2. for what a stranger can cause, whether the caps let it through ([`caps`]);
-//! 3. for a code, its flow ([`flow::arm`]);
+//! 3. for a code, its flow ([`flow::arm`]); a request that gets no code gets a flow about nobody;
 //! 4. the mail is built in the language of its reader and handed over;
 //! 5. the flow's ten minutes begin; the row ends.
 //!
-//! Every step can be done again by another worker: a row that was counted is not counted twice, a flow that has a code
+//! Every step can be done again by another worker: a mail that was counted is not counted twice, a flow that has a code
 //! keeps it, the `Message-ID` is the row's.
 
-use std::time::Duration;
+use std::{collections::HashSet, sync::PoisonError, time::Duration};
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -35,74 +35,110 @@ use crate::{
 
 /// How often a worker looks. A mail leaves within five seconds of its commit.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Rows that one worker has in its hands. With ten seconds for each delivery all are done before the claim is over.
-const AT_ONCE: i64 = 8;
+/// Rows that one worker has in its hands.
+const AT_ONCE: usize = 16;
+/// Until a node that knows the kind of a row takes it.
+const LEFT_TO_OTHERS: Duration = Duration::from_secs(60);
 
 /// Delivers until the server stops; what is in hand then is brought to its end.
+///
+/// A place that gets free is filled at once: one slow mail server must not hold up the mails to others.
 pub async fn run(app: App) {
     let worker = app.ambient.uuid();
-    let mut was_away = false;
+    let mut in_hand = JoinSet::new();
+    let mut is_away = false;
     while !app.is_stopping() {
-        match round(&app, worker).await {
-            Ok(0) => tokio::time::sleep(PERIOD).await,
-            Ok(_) => {}
-            Err(error) => {
-                // Once, and not every second for as long as the database is away.
-                if !was_away {
-                    tracing::warn!(%error, "cannot look into the outbox; mails wait");
-                }
-                tokio::time::sleep(PERIOD).await;
-                was_away = true;
-                continue;
+        let claimed = claim(&app, worker, AT_ONCE - in_hand.len().min(AT_ONCE)).await;
+        match &claimed {
+            Ok(_) => is_away = false,
+            // Once, and not every second for as long as the database is away.
+            Err(error) if !is_away => {
+                tracing::warn!(%error, "cannot look into the outbox; mails wait");
+                is_away = true;
+            }
+            Err(_) => {}
+        }
+        let rows = claimed.unwrap_or_default();
+        let is_idle = rows.is_empty();
+        for row in rows {
+            let app = app.clone();
+            in_hand.spawn(async move { deliver(&app, worker, &row).await });
+        }
+        if is_idle {
+            tokio::select! {
+                Some(_) = in_hand.join_next() => {}
+                () = tokio::time::sleep(PERIOD) => {}
             }
         }
-        was_away = false;
+        while in_hand.try_join_next().is_some() {}
     }
+    while in_hand.join_next().await.is_some() {}
 }
 
-/// Claims what is due and brings each row to an outcome; tells how many there were.
+/// Claims what is due, as far as there is room for it, and brings each row to an outcome; tells how many there were.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn round(app: &App, worker: Uuid) -> Result<usize, StoreError> {
-    let now = app.ambient.now();
-    if !outbox::is_due(&app.db, now).await? {
-        return Ok(0);
-    }
-    let rows = outbox::claim(&app.db, now, worker, AT_ONCE).await?;
+    let rows = claim(app, worker, AT_ONCE).await?;
     let count = rows.len();
-    let mut tasks = JoinSet::new();
+    let mut in_hand = JoinSet::new();
     for row in rows {
         let app = app.clone();
-        tasks.spawn(async move { deliver(&app, worker, &row).await });
+        in_hand.spawn(async move { deliver(&app, worker, &row).await });
     }
-    while tasks.join_next().await.is_some() {}
+    while in_hand.join_next().await.is_some() {}
     Ok(count)
 }
 
+async fn claim(app: &App, worker: Uuid, room: usize) -> Result<Vec<Row>, StoreError> {
+    let now = app.ambient.now();
+    if room == 0 || !outbox::is_due(&app.db, now).await? {
+        return Ok(Vec::new());
+    }
+    outbox::claim(&app.db, now, worker, i64::try_from(room).unwrap_or(1)).await
+}
+
 async fn deliver(app: &App, worker: Uuid, row: &Row) {
-    let outcome = attempt(app, row).await.unwrap_or_else(|fault| Outcome::Refused(fault.to_string()));
+    let outcome = if unwritten(app, |rows| rows.contains(&row.id)) {
+        Outcome::Sent
+    } else {
+        attempt(app, row).await.unwrap_or_else(|fault| Outcome::Refused(fault.to_string()))
+    };
     let (id, kind, now) = (row.id, row.kind.as_str(), app.ambient.now());
     match &outcome {
         Outcome::Sent => tracing::info!(mail = %id, kind, attempts = row.attempts, "mail sent"),
         Outcome::Dropped(reason) => tracing::info!(mail = %id, kind, reason, "no mail to send"),
         Outcome::Postponed(_) => {}
-        Outcome::Refused(error) if row.is_over(now) => {
+        Outcome::Refused(error) | Outcome::RefusedForGood(error) if row.is_over(now) => {
             tracing::error!(mail = %id, kind, error, "mail given up after a day; `latchkey mail retry` tries again");
         }
-        Outcome::Refused(error) | Outcome::Unknown(error) => {
+        Outcome::Unknown(error) if row.is_over(now) || row.unacknowledged > 0 => {
+            tracing::error!(mail = %id, kind, error, "mail given up, it may have arrived twice; see `latchkey mail list`");
+        }
+        Outcome::Refused(error) | Outcome::RefusedForGood(error) | Outcome::Unknown(error) => {
             tracing::warn!(mail = %id, kind, error, attempts = row.attempts, "mail not delivered; it is tried again");
         }
     }
     // A row whose end cannot be written comes up again. For a mail that went this would make a second one, so it is
-    // worth some patience.
+    // worth some patience, and is remembered beyond.
+    if outcome == Outcome::Sent {
+        unwritten(app, |rows| rows.insert(id));
+    }
     for wait in [0, 1, 3, 9] {
         tokio::time::sleep(Duration::from_secs(wait)).await;
         match outbox::conclude(&app.db, app.ambient.now(), worker, row, &outcome).await {
-            Ok(()) => return,
+            Ok(()) => {
+                unwritten(app, |rows| rows.remove(&id));
+                return;
+            }
             Err(error) => tracing::warn!(mail = %id, %error, "cannot write down what became of a mail"),
         }
     }
+}
+
+fn unwritten(app: &App, change: impl FnOnce(&mut HashSet<Uuid>) -> bool) -> bool {
+    change(&mut app.post.unwritten.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// What kept a row from its outcome; it is tried again.
@@ -116,6 +152,8 @@ enum Fault {
     Template(#[from] minijinja::Error),
     #[error("nobody waits for this code any more")]
     TooLate,
+    #[error("this program knows no mail of this kind")]
+    UnknownKind,
 }
 
 /// What a row means by now.
@@ -131,72 +169,73 @@ enum Meaning {
 }
 
 async fn attempt(app: &App, row: &Row) -> Result<Outcome, Fault> {
+    let now = app.ambient.now();
     let Some(kind) = row.kind() else {
         // A newer node wrote it, and one of them will take it.
-        return Ok(Outcome::Postponed(app.ambient.now().after(PERIOD)));
+        return if row.is_over(now) {
+            Err(Fault::UnknownKind)
+        } else {
+            Ok(Outcome::Postponed(now.after(LEFT_TO_OTHERS)))
+        };
     };
     let mut conn = app.db.read().await?;
     let owner = accounts::addressee(&mut conn, &row.recipient).await?;
-    let meaning = match kind {
-        MailKind::ConfirmRegistration => {
-            let pending = match fact_id(row, "registration") {
-                Some(id) => store::is_pending(&mut conn, id, app.ambient.now()).await?,
-                None => false,
-            };
-            registration(row, owner.as_ref(), pending)
-        }
-        _ if kind.is_notice() => match outbox::rival(&mut conn, app.ambient.now(), row).await? {
-            Some(Ok(())) => Meaning::Nothing("a later notice of this kind replaces it"),
-            Some(Err(instant)) => return Ok(Outcome::Postponed(instant)),
-            None => Meaning::Notice,
-        },
-        _ => meaning(kind, row, owner.as_ref()),
+    // Whom the row names: of a notice to an old address, and of a change to another one, not who has the address.
+    let named = match row.person_id {
+        Some(id) if owner.as_ref().is_none_or(|owner| owner.id != id) => accounts::addressee_of(&mut conn, id).await?,
+        Some(_) => owner.clone(),
+        None => None,
     };
-    // Who reads it: usually who has the address, for a notice to an old address who had it, and whoever is to have it.
-    let reader = match (row.person_id, &meaning) {
-        (Some(id), Meaning::Notice | Meaning::Code(_)) if owner.as_ref().is_none_or(|owner| owner.id != id) => {
-            accounts::addressee_of(&mut conn, id).await?
+    if kind.is_notice() {
+        match outbox::rival(&mut conn, now, row).await? {
+            Some(Ok(())) => return Ok(Outcome::Dropped("a later notice of this kind replaces it")),
+            Some(Err(instant)) => return Ok(Outcome::Postponed(instant)),
+            None => {}
         }
-        _ => owner,
+    }
+    let is_pending = match fact_id(row, "registration") {
+        Some(id) => store::is_pending(&mut conn, id, now).await?,
+        None => false,
     };
     drop(conn);
+    let meaning = meaning(kind, row, owner.as_ref(), named.as_ref(), is_pending);
+    let reader = match meaning {
+        Meaning::Notice | Meaning::Code(_) if row.person_id.is_some() => named,
+        _ => owner,
+    };
     send(app, row, kind, meaning, reader).await
 }
 
-/// What a request of a stranger means, now that the owner of the address is known.
-fn meaning(kind: MailKind, row: &Row, owner: Option<&Addressee>) -> Meaning {
-    let about = |purpose, owner: &Addressee| {
-        let address = row.recipient.clone();
-        Meaning::Code(Subject { purpose, id: owner.id, epoch: owner.epoch, address })
-    };
+/// What a row means, now that its people are known.
+fn meaning(
+    kind: MailKind,
+    row: &Row,
+    owner: Option<&Addressee>,
+    named: Option<&Addressee>,
+    is_pending: bool,
+) -> Meaning {
+    let code = |purpose, id, epoch| Meaning::Code(Subject { purpose, id, epoch, address: row.recipient.clone() });
     match (kind, owner) {
-        (MailKind::VerifyAddress, Some(owner)) if !owner.is_active => Meaning::Nothing("the person is disabled"),
-        (MailKind::VerifyAddress, Some(owner)) if owner.email_verified => Meaning::Nothing("verified already"),
-        (MailKind::VerifyAddress, Some(owner)) => about(Purpose::Verify, owner),
-        (MailKind::ResetPassword, Some(owner)) if !owner.is_active => Meaning::Nothing("the person is disabled"),
-        (MailKind::ResetPassword, Some(owner)) => about(Purpose::Reset, owner),
+        (kind, _) if kind.is_notice() => named.map_or(Meaning::Nothing("the person is gone"), |_| Meaning::Notice),
+        (MailKind::ConfirmRegistration, Some(_)) => Meaning::Caused(MailKind::AccountExists),
+        (MailKind::ConfirmRegistration, None) => match fact_id(row, "registration").filter(|_| is_pending) {
+            Some(id) => code(Purpose::Register, id, 0),
+            None => Meaning::Nothing("the registration is over"),
+        },
         (MailKind::ChangeAddress, Some(_)) => Meaning::Caused(MailKind::AddressInUse),
         (MailKind::ChangeAddress, None) => {
             let epoch = row.fact("epoch").and_then(|epoch| epoch.parse().ok());
-            match (row.person_id, epoch) {
-                (Some(id), Some(epoch)) => {
-                    Meaning::Code(Subject { purpose: Purpose::Change, id, epoch, address: row.recipient.clone() })
-                }
-                _ => Meaning::Nothing("incomplete"),
+            match named.filter(|person| person.is_active && Some(person.epoch) == epoch) {
+                Some(person) => code(Purpose::Change, person.id, person.epoch),
+                None => Meaning::Nothing("the person changed since"),
             }
         }
         (_, None) => Meaning::Nothing("nobody has this address"),
+        (_, Some(owner)) if !owner.is_active => Meaning::Nothing("the person is disabled"),
+        (MailKind::VerifyAddress, Some(owner)) if owner.email_verified => Meaning::Nothing("verified already"),
+        (MailKind::VerifyAddress, Some(owner)) => code(Purpose::Verify, owner.id, owner.epoch),
+        (MailKind::ResetPassword, Some(owner)) => code(Purpose::Reset, owner.id, owner.epoch),
         (_, Some(_)) => Meaning::Nothing("incomplete"),
-    }
-}
-
-fn registration(row: &Row, owner: Option<&Addressee>, is_pending: bool) -> Meaning {
-    match (owner, fact_id(row, "registration")) {
-        (Some(_), _) => Meaning::Caused(MailKind::AccountExists),
-        (None, Some(id)) if is_pending => {
-            Meaning::Code(Subject { purpose: Purpose::Register, id, epoch: 0, address: row.recipient.clone() })
-        }
-        (None, _) => Meaning::Nothing("the registration is over"),
     }
 }
 
@@ -211,46 +250,48 @@ async fn send(
     meaning: Meaning,
     reader: Option<Addressee>,
 ) -> Result<Outcome, Fault> {
-    let mut facts = facts(row, reader.as_ref());
-    let (kind, flow) = match meaning {
-        Meaning::Nothing(reason) => return Ok(Outcome::Dropped(reason)),
-        Meaning::Notice => {
-            let Some(reader) = &reader else { return Ok(Outcome::Dropped("the person is gone")) };
-            // Only the person's old address may be another one than today's.
-            let is_theirs = reader.email.as_deref() == Some(&row.recipient);
-            let is_old = matches!(kind, MailKind::AddressChanged | MailKind::AddressChangeRequested);
-            if !is_theirs && !is_old {
-                return Ok(Outcome::Dropped("the person has another address now"));
-            }
-            (kind, None)
-        }
-        Meaning::Caused(kind) => {
-            let Some(request) = request(app, row, Cause::Taken) else { return Ok(Outcome::Dropped("incomplete")) };
-            if !caps::admit(app, &row.recipient, &request).await? {
+    let mut facts = facts(row, kind, reader.as_ref());
+    let flow = row.fact("flow").and_then(FlowId::parse);
+    let (kind, flow) = match (meaning, flow) {
+        (Meaning::Notice, _) => {
+            if !admit_notice(app, row, reader.as_ref()).await? {
                 return Ok(Outcome::Dropped("over a cap"));
             }
             (kind, None)
         }
-        Meaning::Code(subject) => {
+        (Meaning::Nothing(reason), flow) => {
+            if let Some(flow) = flow {
+                answer_for_nobody(app, row, kind, &flow).await?;
+            }
+            return Ok(Outcome::Dropped(reason));
+        }
+        (Meaning::Caused(_) | Meaning::Code(_), None) => return Ok(Outcome::Dropped("incomplete")),
+        (Meaning::Caused(told), Some(flow)) => {
+            if !answer_for_nobody(app, row, kind, &flow).await? {
+                return Ok(Outcome::Dropped("the code was used already"));
+            }
+            if !admit(app, row, Cause::Taken, flow.nonce()).await? {
+                return Ok(Outcome::Dropped("over a cap"));
+            }
+            (told, None)
+        }
+        (Meaning::Code(subject), Some(flow)) => {
             if row.is_over(app.ambient.now()) {
                 return Err(Fault::TooLate);
             }
-            let Some(request) = request(app, row, Cause::Code(subject.purpose)) else {
-                return Ok(Outcome::Dropped("incomplete"));
-            };
-            if !caps::admit(app, &row.recipient, &request).await? {
+            if !admit(app, row, Cause::Code(subject.purpose), flow.nonce()).await? {
+                answer_for_nobody(app, row, kind, &flow).await?;
                 return Ok(Outcome::Dropped("over a cap"));
             }
-            let Some(code) = flow::arm(app, &request.flow, &subject).await? else {
+            let Some(code) = flow::arm(app, &flow, &subject).await? else {
                 return Ok(Outcome::Dropped("the code was used already"));
             };
             let code = code.expose();
             facts.insert("code", format!("{} {}", &code[..4], &code[4..]));
             if subject.purpose == Purpose::Reset {
-                let base = app.config.public_url.as_str();
-                facts.insert("link", format!("{base}/reset#flow={}&code={code}", request.flow));
+                facts.insert("link", format!("{}/reset#flow={flow}&code={code}", app.config.public_url.as_str()));
             }
-            (kind, Some(request.flow))
+            (kind, Some(flow))
         }
     };
     let language =
@@ -271,34 +312,60 @@ async fn send(
             Outcome::Sent
         }
         Err(Failure::Refused(error)) => Outcome::Refused(error),
+        Err(Failure::RefusedForGood(error)) => Outcome::RefusedForGood(error),
         Err(Failure::Unknown(error)) => Outcome::Unknown(error),
     })
 }
 
-/// What the row's request was, for the caps; `None` when the row lacks it.
-fn request(app: &App, row: &Row, cause: Cause) -> Option<caps::Request> {
-    Some(caps::Request {
-        flow: FlowId::parse(row.fact("flow")?)?,
-        cause,
-        network: caps::network(row.fact("client")?.parse().ok()?, &app.secrets),
-        known_device: row.fact("known_device") == Some("true"),
-    })
+/// A flow about nobody, for a request that gets no code: whoever tries one on it learns nothing, not even by the clock.
+/// `false` when the flow is about somebody, from an earlier try to deliver.
+async fn answer_for_nobody(app: &App, row: &Row, kind: MailKind, flow: &FlowId) -> Result<bool, EphemeralError> {
+    let purpose = match kind {
+        MailKind::ConfirmRegistration => Purpose::Register,
+        MailKind::ResetPassword => Purpose::Reset,
+        MailKind::ChangeAddress => Purpose::Change,
+        _ => Purpose::Verify,
+    };
+    let nobody = Subject { purpose, id: row.id, epoch: 0, address: row.recipient.clone() };
+    let is_nobodys = flow::arm(app, flow, &nobody).await?.is_some();
+    if is_nobodys {
+        flow::mail_accepted(app, flow).await?;
+    }
+    Ok(is_nobodys)
 }
 
-fn facts(row: &Row, about: Option<&Addressee>) -> Facts {
+async fn admit(app: &App, row: &Row, cause: Cause, nonce: [u8; 16]) -> Result<bool, EphemeralError> {
+    let Some(client) = row.fact("client").and_then(|client| client.parse().ok()) else { return Ok(false) };
+    let network = caps::network(client, &app.secrets);
+    let known_device = row.fact("known_device") == Some("true");
+    caps::admit(app, &row.recipient, &caps::Request { nonce, cause, network, known_device }).await
+}
+
+/// A notice to a proved mailbox is never held back. To an address that was only claimed it may be a stranger's doing.
+async fn admit_notice(app: &App, row: &Row, reader: Option<&Addressee>) -> Result<bool, EphemeralError> {
+    if is_proved(row, reader) {
+        return Ok(true);
+    }
+    let nonce = row.id.into_bytes();
+    let request = caps::Request { nonce, cause: Cause::Notice, network: [0; 8], known_device: false };
+    caps::admit(app, &row.recipient, &request).await
+}
+
+/// Whether the mailbox is proved to be the reader's, or was when it was the reader's.
+fn is_proved(row: &Row, reader: Option<&Addressee>) -> bool {
+    let is_now = |reader: &Addressee| reader.email_verified && reader.email.as_deref() == Some(row.recipient.as_str());
+    reader.is_some_and(is_now) || row.fact("proved") == Some("true")
+}
+
+fn facts(row: &Row, kind: MailKind, reader: Option<&Addressee>) -> Facts {
     let mut facts = Facts::new();
-    // Only into a mailbox that is proved to be the person's: what a stranger calls himself is told to nobody.
-    let is_proved = |about: &&Addressee| about.email_verified && about.email.as_deref() == Some(&row.recipient);
-    if let Some(name) = about.filter(is_proved).and_then(|about| about.display_name.clone()) {
-        facts.insert("name", name);
+    // What a stranger chose is told to nobody: neither a name nor an address of the stranger's own.
+    if is_proved(row, reader) && kind != MailKind::ChangeAddress {
+        facts.extend(reader.and_then(|reader| reader.display_name.clone()).map(|name| ("name", name)));
+        facts.extend(row.fact("new_email").map(|fact| ("new_email", fact.to_owned())));
     }
-    for (name, fact) in [
-        ("address", row.fact("address").or(row.fact("client"))),
-        ("device", row.fact("device")),
-        ("new_email", row.fact("new_email")),
-    ] {
-        facts.extend(fact.map(|fact| (name, fact.to_owned())));
-    }
+    facts.extend(row.fact("address").or(row.fact("client")).map(|fact| ("address", fact.to_owned())));
+    facts.extend(row.fact("device").map(|fact| ("device", fact.to_owned())));
     facts.insert("minutes", (flow::CODE_LIFETIME.as_secs() / 60).to_string());
     facts.insert("at", row.created_at.to_minute());
     facts

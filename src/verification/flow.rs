@@ -10,6 +10,8 @@
 //!
 //! Only `live` answers to its code; in every other state, and when there is no such flow, the answer is the same. A flow
 //! is made by the worker and not by the request: until a mail is built there is no code, so there is nothing to keep.
+//! A request that gets no mail gets a flow as well, about nobody and with a code that nobody is told: a try on it costs
+//! what any try costs, so nobody can tell by the clock whether there was a mail.
 
 use std::time::Duration;
 
@@ -252,7 +254,6 @@ pub struct Claimed {
     /// Whom it is about.
     pub subject: Subject,
     id: FlowId,
-    used: Flow,
 }
 
 /// Judges a typed code and counts the try, in one write: of many at once no more are judged than there are tries.
@@ -271,7 +272,7 @@ pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> E
         let is_right = before.is_code(&id, &code, &app.secrets) && purposes.contains(&before.subject.purpose);
         let after = Flow { tries: before.tries + 1, used: is_right, ..before.clone() };
         if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
-            return Ok(is_right.then(|| Claimed { subject: after.subject.clone(), id, used: after }));
+            return Ok(is_right.then(|| Claimed { subject: after.subject, id }));
         }
     }
 }
@@ -281,9 +282,14 @@ pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> E
 /// # Errors
 /// When the store cannot answer; then the code is used up.
 pub async fn give_back(app: &App, claimed: &Claimed) -> EphemeralResult<()> {
-    let before = Flow { used: false, tries: claimed.used.tries.saturating_sub(1), ..claimed.used.clone() };
-    app.ephemeral.swap(app.ambient.now(), &claimed.id.key(), Some(&claimed.used), &before).await?;
-    Ok(())
+    let (now, key) = (app.ambient.now(), claimed.id.key());
+    loop {
+        let Some(before) = app.ephemeral.get(now, &key).await?.filter(|flow| flow.used) else { return Ok(()) };
+        let after = Flow { used: false, tries: before.tries.saturating_sub(1), ..before.clone() };
+        if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]
