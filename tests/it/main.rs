@@ -7,6 +7,7 @@
 
 mod budgets;
 mod contract;
+mod courier;
 mod docs;
 mod faults;
 mod house;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let tests = [
         budgets::tests(),
         contract::tests(),
+        courier::tests(),
         docs::tests(),
         faults::tests(),
         house::tests(),
