@@ -140,7 +140,7 @@ impl MailLog {
     fn admit(&self, now: Timestamp, request: &Request) -> Option<Self> {
         let within = |period: Duration| self.0.iter().filter(move |sent| sent.at.after(period) > now);
         let same_cause = |sent: &&Sent| sent.cause == request.cause;
-        let is_admitted = within(MINUTE).filter(same_cause).count() == 0
+        let is_admitted = (request.cause == Cause::Notice || within(MINUTE).filter(same_cause).count() == 0)
             && within(HOUR + LIVE).count() < MOST_AN_HOUR
             && within(DAY + LIVE).count() < MOST_A_DAY
             && match request.cause {
@@ -165,11 +165,15 @@ impl MailLog {
         })
     }
 
-    /// The log with this mail made again now; `None` when there was none, or its code is dead: then it gets another one,
-    /// with new tries, and is judged as a new mail.
+    /// The log with this mail made again now; `None` when there was none, or its code may be dead: then it gets another
+    /// one, with new tries, and is judged as a new mail.
     fn again(&self, now: Timestamp, nonce: &[u8; 16]) -> Option<Self> {
         let mut after = self.clone();
-        after.0.iter_mut().find(|sent| sent.nonce == *nonce && sent.at.after(LIVE) > now)?.at = now;
+        let has_its_code = |sent: &Sent| match sent.cause {
+            Cause::Code(_) => sent.at.after(CODE_LIFETIME) > now,
+            Cause::Taken | Cause::Notice => true,
+        };
+        after.0.iter_mut().find(|sent| sent.nonce == *nonce && has_its_code(sent))?.at = now;
         Some(after)
     }
 }

@@ -14,9 +14,9 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Statements, write transactions, Redis round trips.
-type Spent = (u64, u64, u64);
+pub type Spent = (u64, u64, u64);
 
-async fn spent<T>(app: &TestApp, work: impl Future<Output = T>) -> (Spent, T) {
+pub async fn spent<T>(app: &TestApp, work: impl Future<Output = T>) -> (Spent, T) {
     let asked = || {
         let sql = app.db.asked();
         (sql.statements.load(Ordering::SeqCst), sql.transactions.load(Ordering::SeqCst), app.ephemeral.round_trips())

@@ -6,6 +6,9 @@
 //! `scripts/test` asks for all of them; a bare `cargo test` runs `embedded` and `once` and needs nothing.
 
 mod budgets;
+mod caps;
+mod change_address;
+mod codes;
 mod contract;
 mod courier;
 mod docs;
@@ -17,11 +20,14 @@ mod login;
 mod logout;
 mod me;
 mod migrations;
+mod notices;
 mod password;
 mod process;
 mod profile;
 mod refresh;
 mod register;
+mod required;
+mod reset;
 mod rules;
 mod settings;
 mod support;
@@ -42,6 +48,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let tests = [
         budgets::tests(),
+        caps::tests(),
+        change_address::tests(),
+        codes::tests(),
         contract::tests(),
         courier::tests(),
         docs::tests(),
@@ -53,11 +62,14 @@ fn main() -> ExitCode {
         logout::tests(),
         me::tests(),
         migrations::tests(),
+        notices::tests(),
         password::tests(),
         process::tests(),
         profile::tests(),
         refresh::tests(),
         register::tests(),
+        required::tests(),
+        reset::tests(),
         rules::tests(),
         settings::tests(),
         tokens::tests(),

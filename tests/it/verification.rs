@@ -12,6 +12,8 @@ use crate::{
 pub fn tests() -> Vec<Test> {
     on_stacks![&StackKind::ALL;
         a_code_from_the_mail_proves_the_address,
+        with_verification_off_nothing_is_mailed_unasked,
+        a_new_code_can_be_asked_for,
         required_mode_makes_the_person_from_the_code,
         a_forgotten_password_is_replaced_with_a_code,
         an_address_is_changed_with_a_code,
@@ -28,6 +30,34 @@ async fn a_code_from_the_mail_proves_the_address(stack: Stack) {
     assert_eq!(app.number("SELECT COUNT(*) FROM users WHERE email_verified").await, 1);
     assert_eq!(app.events("address_verified").await, 1);
     client.post("/email/verify", json!({"flow_id": flow, "code": code})).await.is_problem(400, "invalid_code");
+}
+
+async fn with_verification_off_nothing_is_mailed_unasked(stack: Stack) {
+    let app = stack.app_with(&[("LATCHKEY_EMAIL_VERIFICATION", "off")]).await;
+    let body = json!({"email": "alice@example.com", "password": PASSWORD});
+    let reply = app.anonymous().post("/register", body).await.is(201).json();
+    assert_eq!((&reply["verification"], &reply["user"]["email_verified"]), (&json!(null), &json!(false)));
+    assert_eq!(app.number("SELECT COUNT(*) FROM outbox").await, 0);
+    app.anonymous().login("alice@example.com", PASSWORD).await.is(200);
+    // Who asks gets a code all the same.
+    let coded = app.verify_code("alice@example.com").await;
+    app.anonymous().post("/email/verify", coded.body()).await.is(204);
+    assert_eq!(app.number("SELECT COUNT(*) FROM users WHERE email_verified").await, 1);
+}
+
+async fn a_new_code_can_be_asked_for(stack: Stack) {
+    let app = stack.app().await;
+    let body = json!({"email": "alice@example.com", "password": PASSWORD});
+    app.anonymous().post("/register", body).await.is(201);
+    app.anonymous().login("alice@example.com", PASSWORD).await.is(200);
+    let coded = app.verify_code("alice@example.com").await;
+    app.anonymous().post("/email/verify", coded.body()).await.is(204);
+    // There is nothing to prove any more, and nobody is told.
+    let before = app.all_mails_to("alice@example.com");
+    app.pass(Duration::from_secs(3600));
+    app.anonymous().post("/email/verify/resend", json!({"email": "alice@example.com"})).await.is(202);
+    app.deliver().await;
+    assert_eq!(app.all_mails_to("alice@example.com"), before);
 }
 
 async fn required_mode_makes_the_person_from_the_code(stack: Stack) {

@@ -1,6 +1,6 @@
 //! Clients as personas, over the router in this process or over a socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::{
     Router,
@@ -28,6 +28,7 @@ enum Way {
 pub struct Client {
     way: Way,
     headers: HeaderMap,
+    peer: SocketAddr,
 }
 
 /// What came back.
@@ -88,12 +89,19 @@ pub fn json_body(value: &Value) -> Body {
 impl Client {
     /// A client of routes in this process.
     pub fn of(router: Router) -> Self {
-        Self { way: Way::InProcess(router), headers: HeaderMap::new() }
+        Self { way: Way::InProcess(router), headers: HeaderMap::new(), peer: ([127, 0, 0, 1], 4711).into() }
     }
 
     /// A client that comes over a socket.
     pub fn at(address: SocketAddr) -> Self {
-        Self { way: Way::Socket(address), headers: HeaderMap::new() }
+        Self { way: Way::Socket(address), headers: HeaderMap::new(), peer: address }
+    }
+
+    /// The same client at another address; in this process only, a socket has the one it has.
+    pub fn coming_from(&self, address: impl Into<IpAddr>) -> Self {
+        let mut client = self.clone();
+        client.peer.set_ip(address.into());
+        client
     }
 
     /// The same client with one more header in every request.
@@ -138,7 +146,7 @@ impl Client {
         request.headers_mut().extend(self.headers.clone());
         let (parts, body) = match &self.way {
             Way::InProcess(router) => {
-                request.extensions_mut().insert(Peer("127.0.0.1:4711".parse()?));
+                request.extensions_mut().insert(Peer(self.peer));
                 let (parts, body) = router.clone().oneshot(request).await?.into_parts();
                 (parts, body.collect().await?.to_bytes())
             }

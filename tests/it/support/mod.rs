@@ -2,6 +2,7 @@
 
 mod app;
 mod client;
+mod codes;
 mod mailhog;
 mod process;
 mod proxy;
@@ -17,6 +18,7 @@ use std::{
 
 pub use app::TestApp;
 pub use client::{Client, Person, Reply, json_body};
+pub use codes::{Coded, alike, refused};
 pub use mailhog::MailHog;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
