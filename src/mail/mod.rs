@@ -142,7 +142,7 @@ pub struct Post {
 pub enum PostError {
     /// Templates that cannot be used, all of them.
     #[error("the mail templates cannot be used; LATCHKEY_TEMPLATES and LATCHKEY_LOCALE say which ones:\n{0}")]
-    Templates(#[from] TemplateFaults),
+    Templates(TemplateFaults),
     /// No root certificates to know the mail server by.
     #[error("the machine's root certificates cannot be used for SMTP_URL")]
     Certificates(#[source] io::Error),
@@ -160,7 +160,8 @@ impl Post {
             url: config.public_url.as_str().to_owned(),
         };
         let settings = &config.mail;
-        let templates = Templates::load(settings.templates.as_deref(), house, MailKind::WORDS, &settings.locale)?;
+        let templates = Templates::load(settings.templates.as_deref(), house, MailKind::WORDS, &settings.locale)
+            .map_err(PostError::Templates)?;
         let transport = match &config.smtp {
             Some(server) => {
                 Transport::smtp(server.clone(), config.public_url.host()).map_err(PostError::Certificates)?
