@@ -125,7 +125,8 @@ pub async fn is_due(db: &Db, now: Timestamp) -> StoreResult<bool> {
 pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreResult<Vec<Row>> {
     let mut tx = db.begin(now).await?;
     // SQLite has one writer and no row locks to skip; PostgreSQL has many writers, and without SKIP LOCKED they would
-    // queue behind each other for the same rows.
+    // queue behind each other for the same rows. As an array the inner query runs once; as a set PostgreSQL may run it
+    // again for every row that it looks at, and so claim them all.
     let rows = if tx.is_embedded() {
         on!(&mut tx, |c| sqlx::query_as(
             "UPDATE outbox SET claimed_by = $1, next_attempt_at = $2, attempts = attempts + 1
@@ -142,8 +143,8 @@ pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreRes
     } else {
         on!(&mut tx, |c| sqlx::query_as(
             "UPDATE outbox SET claimed_by = $1, next_attempt_at = $2, attempts = attempts + 1
-             WHERE id IN (SELECT id FROM outbox WHERE state = 'pending' AND next_attempt_at <= $3
-                          ORDER BY next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED)
+             WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE state = 'pending' AND next_attempt_at <= $3
+                                   ORDER BY next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED))
              RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged,
                        retried_at"
         )
