@@ -2,7 +2,8 @@
 //! dear (the migrated template database).
 //!
 //! A test is written once and appears per stack: `embedded::…` (SQLite), `pg::…` (PostgreSQL alone), `pg_redis::…`
-//! (PostgreSQL and Redis), or `once::…` when no stack matters. A stack that was not asked for lists its tests as ignored.
+//! (PostgreSQL and Redis), or `once::…` when no stack matters. A stack that was not asked for lists its tests as ignored,
+//! and so does whatever else a test needs.
 //! `scripts/test` asks for all of them; a bare `cargo test` runs `embedded` and `once` and needs nothing.
 
 mod budgets;
@@ -92,13 +93,13 @@ fn trials(test: Test) -> Vec<Trial> {
                 Ok(())
             })
         })],
-        Test::PerStack(name, wanted, run) => StackKind::ALL
+        Test::PerStack(name, wanted, need, run) => StackKind::ALL
             .into_iter()
             .filter(|kind| wanted.contains(kind))
             .map(|kind| {
                 let name = format!("{}::{name}", kind.name());
                 Trial::ignorable_test(name, move || {
-                    if let Some(missing) = kind.missing() {
+                    if let Some(missing) = kind.missing().or_else(need) {
                         return Ok(libtest_mimic::Completion::ignored_with(missing));
                     }
                     support::counted(kind.name(), || {

@@ -13,6 +13,11 @@ pub struct MailHog {
 }
 
 impl MailHog {
+    /// Says so when there is none.
+    pub fn missing() -> Option<&'static str> {
+        Self::from_env().is_none().then_some("LATCHKEY_TEST_MAILHOG is not set; scripts/test sets it")
+    }
+
     /// The one of `LATCHKEY_TEST_MAILHOG` (`smtp://host:port,http://host:port`), if there is one.
     #[expect(clippy::disallowed_methods, reason = "tests have settings of their own")]
     pub fn from_env() -> Option<Self> {

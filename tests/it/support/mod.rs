@@ -32,21 +32,27 @@ pub const PASSWORD: &str = "correct horse battery";
 
 pub type Run = fn(Stack) -> Pin<Box<dyn Future<Output = ()>>>;
 
+/// What a test needs besides its stack: says what is not there, if anything.
+pub type Need = fn() -> Option<&'static str>;
+
 /// One test.
 pub enum Test {
     /// Runs once, without a stack.
     Once(String, fn()),
-    /// Runs on each of these stacks.
-    PerStack(String, &'static [StackKind], Run),
+    /// Runs on each of these stacks, if what it needs is there.
+    PerStack(String, &'static [StackKind], Need, Run),
 }
 
-/// Lists the tests of a module: `on_stacks!(ALL: first, second)`.
+/// Lists the tests of a module: `on_stacks!(&ALL; first, second)`, or `on_stacks!(&ALL, MailHog::missing; third)` for
+/// tests that need something besides a stack.
 #[macro_export]
 macro_rules! on_stacks {
-    ($stacks:expr; $($name:ident),+ $(,)?) => {
+    ($stacks:expr; $($name:ident),+ $(,)?) => { $crate::on_stacks!($stacks, || None; $($name),+) };
+    ($stacks:expr, $need:expr; $($name:ident),+ $(,)?) => {
         vec![$($crate::support::Test::PerStack(
             format!("{}::{}", module_path!().trim_start_matches("it::"), stringify!($name)),
             $stacks,
+            $need,
             |stack| Box::pin($name(stack)),
         )),+]
     };
