@@ -132,9 +132,15 @@ async fn setting(stack: &Stack, name: &str) -> String {
 
 /// An app that reaches what the setting `name` names through a proxy.
 async fn behind(stack: &Stack, name: &str, default_port: u16) -> (Proxy, TestApp) {
+    behind_with(stack, name, default_port, &[]).await
+}
+
+/// As [`behind`], with more settings.
+pub async fn behind_with(stack: &Stack, name: &str, default_port: u16, more: &[(&str, &str)]) -> (Proxy, TestApp) {
     let link = Link::of(&setting(stack, name).await, default_port);
     let proxy = Proxy::before(&link.upstream).await;
-    let app = stack.app_with(&[(name, link.through(proxy.address).as_str())]).await;
+    let url = link.through(proxy.address);
+    let app = stack.app_with(&[&[(name, url.as_str())], more].concat()).await;
     (proxy, app)
 }
 

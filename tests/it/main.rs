@@ -19,9 +19,11 @@ mod http;
 mod keys;
 mod login;
 mod logout;
+mod mail;
 mod me;
 mod migrations;
 mod notices;
+mod outbox;
 mod password;
 mod process;
 mod profile;
@@ -31,6 +33,7 @@ mod required;
 mod reset;
 mod rules;
 mod settings;
+mod smtp;
 mod support;
 mod tokens;
 mod verification;
@@ -61,9 +64,11 @@ fn main() -> ExitCode {
         keys::tests(),
         login::tests(),
         logout::tests(),
+        mail::tests(),
         me::tests(),
         migrations::tests(),
         notices::tests(),
+        outbox::tests(),
         password::tests(),
         process::tests(),
         profile::tests(),
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
         reset::tests(),
         rules::tests(),
         settings::tests(),
+        smtp::tests(),
         tokens::tests(),
         verification::tests(),
     ];

@@ -807,7 +807,7 @@ impl Tour {
 }
 
 /// Asking for everything, and asking by name for the parts of libraries that log frames and statements.
-const LOUD: [&str; 2] = [
+pub const LOUD: [&str; 2] = [
     "trace",
     "trace,latchkey=trace,hyper::proto=trace,hyper_util::server=trace,sqlx::query=trace,sqlx::pool=trace,\
      sqlx_core::logger=trace,redis::aio=trace,rustls::conn=trace",
