@@ -27,6 +27,8 @@ pub fn tests() -> Vec<Test> {
         what_was_given_up_after_a_day_is_listed_and_can_be_tried_again,
         the_row_of_a_worker_that_died_comes_up_again_within_a_minute,
         workers_at_once_claim_different_rows,
+        a_code_that_comes_a_day_late_is_not_mailed,
+        what_waits_can_be_tried_at_once,
         a_finished_row_is_kept_for_a_while,
         a_mail_leaves_by_itself_and_survives_a_stop,
         a_mail_survives_a_kill_in_the_middle_of_it,
@@ -36,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         a_claim_waits_for_no_other,
         a_worker_takes_no_more_than_it_asks_for,
         the_worker_recovers_from_a_database_that_was_away,
+        an_outcome_is_written_down_though_the_database_was_away,
     ));
     tests.extend(crate::on_stacks!(&StackKind::REDIS; codes_wait_for_redis_and_notices_do_not));
     tests
@@ -152,6 +155,34 @@ async fn what_was_given_up_after_a_day_is_listed_and_can_be_tried_again(stack: S
     assert!(first.text().contains("was changed") && second.code().is_some());
     assert_eq!(count(&app, "sent").await, 2);
     assert_eq!(mail(&["retry", notice["id"].as_str().unwrap()]).status.code(), Some(1), "what was sent stays so");
+}
+
+async fn a_code_that_comes_a_day_late_is_not_mailed(stack: Stack) {
+    let sink = Sink::start().await;
+    let app = mailing(&stack, &sink).await;
+    register(&app, ["alice".to_owned()]).await;
+    app.pass(Duration::from_secs(24 * 60 * 60));
+    app.deliver().await;
+    assert_eq!((count(&app, "dead").await, sink.mails().len()), (1, 0));
+}
+
+async fn what_waits_can_be_tried_at_once(stack: Stack) {
+    let sink = Sink::start().await;
+    let app = mailing(&stack, &sink).await;
+    register(&app, names("person", 2)).await;
+    sink.set(Mood::Closed);
+    app.deliver().await;
+    sink.set(Mood::Accept);
+    app.deliver().await;
+    assert_eq!(sink.mails().len(), 0, "not before their time");
+    let now = app.ambient.now();
+    assert_eq!(outbox::retry(&app.db, now, Some(row(&app).await.id)).await.unwrap(), 1);
+    app.deliver().await;
+    assert_eq!((sink.mails().len(), sink.mails()[0].to[0].as_str()), (1, "person1@example.com"));
+    // What a worker has in hand is left to it.
+    app.pass(Duration::from_secs(5));
+    assert_eq!(outbox::claim(&app.db, app.ambient.now(), app.ambient.uuid(), 8).await.unwrap().len(), 1);
+    assert_eq!(outbox::retry(&app.db, app.ambient.now(), None).await.unwrap(), 0);
 }
 
 async fn the_row_of_a_worker_that_died_comes_up_again_within_a_minute(stack: Stack) {
@@ -381,4 +412,19 @@ async fn the_worker_recovers_from_a_database_that_was_away(stack: Stack) {
     }
     app.begin_stop();
     timeout(Duration::from_secs(10), worker).await.expect("it ends").unwrap();
+}
+
+async fn an_outcome_is_written_down_though_the_database_was_away(stack: Stack) {
+    let sink = Sink::start().await;
+    let (proxy, app) = behind_with(&stack, "DATABASE_URL", 5432, &[("SMTP_URL", &sink.url())]).await;
+    register(&app, ["alice".to_owned()]).await;
+    sink.set(Mood::LateAck(Duration::from_secs(1)));
+    let worker = app.app.clone();
+    let delivery = tokio::spawn(async move { courier::round(&worker, worker.ambient.uuid()).await });
+    sink.wait_for(1).await;
+    proxy.set(Mode::Reset);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    proxy.set(Mode::Pass);
+    delivery.await.unwrap().unwrap();
+    assert_eq!(count(&app, "sent").await, 1);
 }
