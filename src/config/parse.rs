@@ -6,7 +6,7 @@ use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration
 use axum::http::Uri;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use lettre::message::Mailbox;
+use lettre::{Address, message::Mailbox};
 
 use super::{EmailVerification, Fault, Faults, Given, LogFormat, Pepper, SETTINGS};
 use crate::secret::{SecretBytes, SecretText};
@@ -299,9 +299,12 @@ pub(super) fn redis_url(text: &str) -> Option<SecretText> {
 
 pub(super) fn mailbox(text: &str) -> Option<Mailbox> {
     let mailbox: Mailbox = text.parse().ok()?;
+    let Mailbox { name, email } = mailbox;
     let is_harmless = |name: &String| !name.chars().any(crate::names::is_unsafe);
-    let email = crate::names::canonical_email(mailbox.email.as_ref())?.parse().ok()?;
-    mailbox.name.as_ref().is_none_or(is_harmless).then(|| Mailbox { email, name: mailbox.name.clone() })
+    crate::names::canonical_email(email.as_ref()).filter(|_| name.as_ref().is_none_or(is_harmless))?;
+    // As A-labels: not every mail server takes an address in another script (RFC 6531).
+    let domain = crate::names::canonical_domain(email.domain())?;
+    Some(Mailbox::new(name, Address::new(email.user(), domain).ok()?))
 }
 
 pub(super) fn support(text: &str) -> Option<String> {

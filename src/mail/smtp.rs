@@ -38,7 +38,7 @@ use crate::{names, secret::SecretText};
 /// How long a delivery may take, connecting included, until the server has the whole text.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the server may then look at it: giving up here makes a duplicate.
-const LAST_PATIENCE: Duration = Duration::from_secs(20);
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an idle connection may take for a sign of life.
 const PROBE: Duration = Duration::from_secs(2);
 /// How long a connection may lie idle; servers hang up after some minutes.

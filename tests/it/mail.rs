@@ -300,7 +300,7 @@ async fn no_code_lies_in_sql(stack: Stack) {
     app.deliver().await;
     let before = dump(&stack, &app).await;
     sink.set(Mood::Accept);
-    app.pass(Duration::from_secs(5));
+    app.pass(Duration::from_secs(50));
     app.deliver().await;
     let after = dump(&stack, &app).await;
     let codes: Vec<_> = sink.mails().iter().filter_map(Received::code).collect();
