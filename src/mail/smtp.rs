@@ -9,6 +9,8 @@
 //! STARTTLS is required, so that nobody on the way can take it out of the server's offer, unless the server is on this
 //! machine or the URL says `?tls=none`.
 
+mod lines;
+
 use std::{
     fmt, io, iter,
     pin::pin,
@@ -31,7 +33,9 @@ use lettre::{
     },
 };
 use percent_encoding::percent_decode_str;
+use tokio::net::TcpStream;
 
+use self::lines::Lines;
 use super::Failure;
 use crate::{names, secret::SecretText};
 
@@ -203,18 +207,22 @@ impl Smtp {
 
     async fn connect(&self) -> Result<AsyncSmtpConnection, Fault> {
         let server = &self.server;
-        let implicit = self.tls.clone().filter(|_| server.security == Security::Implicit);
         let place = (server.host.as_str(), server.port);
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(place, Some(PATIENCE), &self.hello, implicit, None).await?;
-        if let (Security::StartTls, Some(tls)) = (server.security, &self.tls) {
+        let mut connection = if let (Security::StartTls, Some(tls)) = (server.security, &self.tls) {
+            let stream = TcpStream::connect(place).await?;
+            let stream = Box::new(Lines::new(stream));
+            let mut connection = AsyncSmtpConnection::connect_with_transport(stream, &self.hello).await?;
             if !connection.can_starttls() {
                 return Err(Fault::ours(
                     "the mail server offers no STARTTLS; if that is right, say ?tls=none in SMTP_URL",
                 ));
             }
             connection.starttls(tls.clone(), &self.hello).await?;
-        }
+            connection
+        } else {
+            let (patience, tls) = (Some(PATIENCE), self.tls.clone());
+            AsyncSmtpConnection::connect_tokio1(place, patience, &self.hello, tls, None).await?
+        };
         if let Some((user, password)) = &server.credentials {
             let credentials = Credentials::new(user.clone(), password.expose().to_owned());
             connection.auth(&[Mechanism::Plain, Mechanism::Login], &credentials).await?;
@@ -277,6 +285,12 @@ struct Fault {
 impl Fault {
     fn ours(text: &str) -> Self {
         Self { text: text.to_owned(), answer: None }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::ours(&format!("Connection error: {error}"))
     }
 }
 

@@ -63,6 +63,8 @@ pub enum Tls {
     Implicit(Certificate),
     /// Somebody in between took the offer of STARTTLS out, and refuses it.
     StrippedStartTls,
+    /// Somebody in between puts answers to all that will be said behind the one to STARTTLS.
+    InjectedStartTls(Certificate),
 }
 
 /// A mail server on a port of its own. It ends when dropped.
@@ -244,6 +246,12 @@ impl Session {
                     session.answer("220 2.0.0 go ahead").await?;
                     session = session.encrypted().await?;
                 }
+                "STARTTLS" if matches!(session.shared.tls, Tls::InjectedStartTls(_)) && !session.tls => {
+                    let login = "250-sink.test\r\n250 AUTH PLAIN\r\n235 2.7.0 welcome";
+                    let mail = "250 2.1.0 OK\r\n250 2.1.5 OK\r\n354 end with a dot\r\n250 2.0.0 kept";
+                    session.answer(&format!("220 2.0.0 go ahead\r\n{login}\r\n{mail}")).await?;
+                    session = session.encrypted().await?;
+                }
                 "STARTTLS" if matches!(session.shared.tls, Tls::StrippedStartTls) => {
                     session.answer("454 4.7.0 TLS not available").await?;
                 }
@@ -263,7 +271,9 @@ impl Session {
     }
 
     async fn encrypted(self) -> io::Result<Self> {
-        let (Tls::StartTls(certificate) | Tls::Implicit(certificate)) = &self.shared.tls else {
+        let (Tls::StartTls(certificate) | Tls::InjectedStartTls(certificate) | Tls::Implicit(certificate)) =
+            &self.shared.tls
+        else {
             unreachable!("asked for without a certificate")
         };
         let stream = TlsAcceptor::from(Arc::clone(&certificate.0)).accept(self.stream.into_inner()).await?;
@@ -312,7 +322,8 @@ impl Session {
 
     async fn greet(&mut self) -> io::Result<()> {
         self.forget();
-        let offer = if matches!(self.shared.tls, Tls::StartTls(_)) && !self.tls { "250-STARTTLS\r\n" } else { "" };
+        let offers = matches!(self.shared.tls, Tls::StartTls(_) | Tls::InjectedStartTls(_)) && !self.tls;
+        let offer = if offers { "250-STARTTLS\r\n" } else { "" };
         self.answer(&format!("250-sink.test\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n{offer}250 AUTH PLAIN LOGIN")).await
     }
 
