@@ -158,6 +158,10 @@ async fn what_was_given_up_after_a_day_is_listed_and_can_be_tried_again(stack: S
     assert!(first.text().contains("was changed") && second.code().is_some());
     assert_eq!(count(&app, "sent").await, 2);
     assert_eq!(mail(&["retry", notice["id"].as_str().unwrap()]).status.code(), Some(1), "what was sent stays so");
+    catch_up(&app, Duration::from_secs(60 * 60));
+    register(&app, ["bob".to_owned()]).await;
+    app.deliver().await;
+    assert_eq!(sink.mails().len(), 3, "the new one, and none of the old ones again");
 }
 
 async fn a_code_that_comes_a_day_late_is_not_mailed(stack: Stack) {
