@@ -236,18 +236,18 @@ fn wait_after(attempts: i64, longest: Duration) -> Duration {
 pub async fn rival(conn: &mut Conn, now: Timestamp, row: &Row) -> StoreResult<Option<Result<(), Timestamp>>> {
     let (later, sent_at): (bool, Option<Timestamp>) = on!(conn, |c| {
         sqlx::query_as(
-        "SELECT EXISTS (SELECT 1 FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6 AND state = 'pending'
-                            AND (created_at > $3 OR (created_at = $3 AND id > $4))),
+            "SELECT EXISTS (SELECT 1 FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6
+                            AND state IN ('pending', 'sent') AND (created_at > $3 OR (created_at = $3 AND id > $4))),
                 (SELECT MAX(finished_at) FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6
-                            AND state = 'sent' AND finished_at > $5)"
-    )
-    .bind(row.person_id)
-    .bind(&row.kind)
-    .bind(row.created_at)
-    .bind(row.id)
-    .bind(now.before(NOTICE_PERIOD))
-    .bind(&row.recipient)
-    .fetch_one(c)
+                            AND state = 'sent' AND finished_at > $5)",
+        )
+        .bind(row.person_id)
+        .bind(&row.kind)
+        .bind(row.created_at)
+        .bind(row.id)
+        .bind(now.before(NOTICE_PERIOD))
+        .bind(&row.recipient)
+        .fetch_one(c)
     })?;
     Ok(if later { Some(Ok(())) } else { sent_at.map(|sent_at| Err(sent_at.after(NOTICE_PERIOD))) })
 }

@@ -12,7 +12,7 @@
 //! need the person; a password made of the person's own words gives the code back. 4. One transaction: new hash, next
 //! epoch, address proved, event, notice. Nobody is signed in by it. 5. The session store is tidied.
 //!
-//! `/reset` is the page behind the link of the mail; opening it changes nothing ([`page`]).
+//! `/reset` is the page behind the link of the mail; opening it changes nothing (`page.rs`).
 
 mod change;
 mod forgot;

@@ -272,7 +272,7 @@ pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> E
         let is_right = before.is_code(&id, &code, &app.secrets) && purposes.contains(&before.subject.purpose);
         let after = Flow { tries: before.tries + 1, used: is_right, ..before.clone() };
         if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
-            return Ok(is_right.then(|| Claimed { subject: after.subject, id }));
+            return Ok(is_right.then_some(Claimed { subject: after.subject, id }));
         }
     }
 }

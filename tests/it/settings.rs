@@ -190,6 +190,7 @@ fn good_values_are_taken() {
         ("LATCHKEY_REFRESH_GRACE", "0s"),
         ("LATCHKEY_ARGON2_MEMORY_KIB", "7168"),
         ("LATCHKEY_AUDIENCE", "https://api.example.com"),
+        ("LATCHKEY_MAIL_FROM", "Keys <keys@example.com>"),
         ("REDIS_URL", "rediss://:secret@redis.example.com:6380/2"),
     ])
     .unwrap();
