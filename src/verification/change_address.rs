@@ -23,14 +23,14 @@ use crate::{
 
 /// The address that is to be, and the password once more.
 #[derive(Debug, ToSchema)]
-pub(super) struct ChangeRequest {
+pub(super) struct ChangeEmailRequest {
     #[schema(example = "alice@example.org")]
     new_email: String,
     #[schema(value_type = String, example = "correct horse battery")]
     password: SecretText,
 }
 
-impl FromFields for ChangeRequest {
+impl FromFields for ChangeEmailRequest {
     fn from_fields(fields: &mut Fields) -> Option<Self> {
         let (new_email, password) = (fields.required("new_email"), fields.secret("password"));
         Some(Self { new_email: new_email?, password: password? })
@@ -41,14 +41,14 @@ problems!(RequestProblems: InvalidBody, UnknownField, InvalidEmail, MissingToken
     InvalidCredentials, Busy);
 
 /// Asks for a code that proves another address. The answer is the same whoever has it.
-#[utoipa::path(post, path = "/me/email", tag = "codes", security(("bearer" = [])), request_body = ChangeRequest,
+#[utoipa::path(post, path = "/me/email", tag = "codes", security(("bearer" = [])), request_body = ChangeEmailRequest,
     responses((status = 202, body = Accepted), RequestProblems))]
 pub(super) async fn request_change(
     State(app): State<App>,
     origin: Origin,
     AcceptLanguage(language): AcceptLanguage,
     caller: Result<Caller, ApiError>,
-    Json(request): Json<ChangeRequest>,
+    Json(request): Json<ChangeEmailRequest>,
 ) -> Result<(StatusCode, JsonBody<Accepted>), ApiError> {
     let new_email = names::canonical_email(&request.new_email).ok_or_else(|| invalid_email("new_email"))?;
     let password = policy::presented_as("password", &request.password)?;

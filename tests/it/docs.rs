@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests = once![
         the_document_lists_every_operation_with_its_problems,
         the_document_is_the_one_that_was_reviewed,
+        no_two_operations_share_a_body_by_accident,
         the_document_refers_to_nothing_that_is_not_there,
     ];
     tests.extend(on_stacks![&[StackKind::Embedded];
@@ -100,6 +101,24 @@ fn the_document_is_the_one_that_was_reviewed() {
     }
     let reviewed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(document == reviewed, "the API document changed; LATCHKEY_TEST_UPDATE=1 writes it anew, for you to review");
+}
+
+/// Two types of one name would be one schema, and one of the two operations would be documented with the other's body.
+fn no_two_operations_share_a_body_by_accident() {
+    let document = api_document("http://localhost:3000");
+    let mut users: std::collections::BTreeMap<String, Vec<String>> = std::collections::BTreeMap::new();
+    for (path, method, operation) in operations(&document) {
+        let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+        let names = schema.to_string().split("#/components/schemas/").skip(1).map(str::to_owned).collect::<Vec<_>>();
+        for name in names {
+            let name = name.split('"').next().unwrap().to_owned();
+            users.entry(name).or_default().push(format!("{method} {path}"));
+        }
+    }
+    assert!(users.len() > 8, "{users:?}");
+    users.retain(|_, users| users.len() > 1);
+    let shared: Vec<&str> = users.keys().map(String::as_str).collect();
+    assert_eq!(shared, ["CodeRequest", "DeleteRequest"], "{users:?}");
 }
 
 fn the_document_refers_to_nothing_that_is_not_there() {
