@@ -9,13 +9,17 @@
 //! `lua/rotate.lua` for Redis, line by line alike: the script cannot call Rust, and reading first and writing later
 //! would be two round trips and a race.
 
+mod attempts;
 mod record;
 mod redis;
 mod sql;
 mod value;
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
+pub use attempts::Attempts;
 pub use record::{Decision, Device, NONCE_HASH, RECORD_LIMIT, Rotate, SessionRecord};
 pub use redis::RedisStore;
 pub use sql::SqlStore;
@@ -74,7 +78,8 @@ macro_rules! forward {
 }
 
 impl Ephemeral {
-    /// Keeps a new session; with `cap` sessions there already the least recently used one goes.
+    /// Keeps a new session and empties the buckets of the attempts that led to it; with `cap` sessions there already the
+    /// least recently used one goes.
     ///
     /// # Errors
     /// When the store cannot say that it is kept.
@@ -85,8 +90,9 @@ impl Ephemeral {
         session: Uuid,
         record: &SessionRecord,
         cap: usize,
+        attempts: &[Key<Attempts>],
     ) -> EphemeralResult<()> {
-        forward!(self, store => store.open(now, user, session, record, cap))
+        forward!(self, store => store.open(now, user, session, record, cap, attempts))
     }
 
     /// Decides what a refresh token of this session gets, and moves the generation if it is to be moved.
@@ -158,6 +164,41 @@ impl Ephemeral {
     ) -> EphemeralResult<bool> {
         let (before, after_bytes) = (before.map(value::seal), value::seal(after));
         forward!(self, store => store.swap(now, key, before.as_deref(), &after_bytes, after.expires_at()))
+    }
+
+    /// Counts a failure in advance in this bucket, or tells the wait before there may be another attempt. With a `lock`,
+    /// that many failures make everybody wait for an hour at a time.
+    ///
+    /// # Errors
+    /// When the store cannot answer; the failure may be counted then.
+    pub async fn reserve(
+        &self,
+        now: Timestamp,
+        bucket: &Key<Attempts>,
+        lock: Option<u32>,
+    ) -> EphemeralResult<Result<(), Duration>> {
+        forward!(self, store => store.reserve(now, bucket, lock))
+    }
+
+    /// Empties these buckets.
+    ///
+    /// # Errors
+    /// When the store cannot say so.
+    pub async fn clear(&self, buckets: &[Key<Attempts>]) -> EphemeralResult<()> {
+        forward!(self, store => store.clear(buckets))
+    }
+
+    /// Takes the last attempt back, which was never judged.
+    ///
+    /// # Errors
+    /// When the store cannot answer; the attempt counts then.
+    pub async fn take_back(&self, now: Timestamp, bucket: &Key<Attempts>) -> EphemeralResult<()> {
+        loop {
+            let Some(before) = self.get(now, bucket).await? else { return Ok(()) };
+            if self.swap(now, bucket, Some(&before), &before.without_last(now)).await? {
+                return Ok(());
+            }
+        }
     }
 
     /// What time Redis has; `None` on SQL, whose clock is asked elsewhere.

@@ -78,6 +78,8 @@ pub struct Rotate {
     pub idle: Duration,
     /// How long the generation before the current one is still answered.
     pub grace: Duration,
+    /// Refreshes of the session within a minute; zero is no limit.
+    pub most_a_minute: u32,
 }
 
 /// What a refresh token gets.
@@ -93,6 +95,8 @@ pub enum Decision {
     Unknown,
     /// It was used before: theft.
     Reused(SessionRecord),
+    /// The session was refreshed too often; nothing moved. The wait.
+    Limited(Duration),
 }
 
 impl SessionRecord {

@@ -20,7 +20,7 @@ use redis::{
 };
 use uuid::Uuid;
 
-use super::{Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
+use super::{Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
 use crate::{db::Timestamp, secret::SecretText};
 
 /// How long one call may take, so that a request without Redis is answered within 500 ms.
@@ -30,6 +30,7 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 
 static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/open.lua")));
 static ROTATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/rotate.lua")));
+static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/reserve.lua")));
 static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/swap.lua")));
 static CLOSE_OTHERS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lua/close_others.lua")));
 
@@ -134,10 +135,52 @@ impl RedisStore {
         session: Uuid,
         record: &SessionRecord,
         cap: usize,
+        attempts: &[Key<Attempts>],
     ) -> EphemeralResult<()> {
         let mut script = OPEN.key(self.key(user));
         script.arg(now.millis()).arg(session.as_bytes()).arg(record.pack()).arg(cap).arg(self.longest.as_secs());
-        self.call(async |mut connection| script.invoke_async(&mut connection).await).await
+        // Sent together on the one connection, so they share a round trip. They cannot share a script, since person and
+        // name live in different slots of a cluster. A bucket that stays full costs a wait and no session.
+        let clear = self.clear_command(attempts);
+        self.call(async |mut connection| {
+            let mut other = connection.clone();
+            let open = async { script.invoke_async(&mut connection).await };
+            let clear = async {
+                if let Some(clear) = clear {
+                    let _: Result<(), RedisError> = clear.query_async(&mut other).await;
+                }
+            };
+            tokio::join!(open, clear).0
+        })
+        .await
+    }
+
+    pub(super) async fn reserve(
+        &self,
+        now: Timestamp,
+        bucket: &Key<Attempts>,
+        lock: Option<u32>,
+    ) -> EphemeralResult<Result<(), Duration>> {
+        let mut script = RESERVE.key(bucket.redis(&self.prefix));
+        script.arg(now.millis()).arg(lock.unwrap_or(0));
+        let wait: u64 = self.call(async |mut connection| script.invoke_async(&mut connection).await).await?;
+        Ok(if wait == 0 { Ok(()) } else { Err(Duration::from_millis(wait)) })
+    }
+
+    pub(super) async fn clear(&self, buckets: &[Key<Attempts>]) -> EphemeralResult<()> {
+        match self.clear_command(buckets) {
+            Some(clear) => self.call(async |mut connection| clear.query_async(&mut connection).await).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One command a bucket: they live in different slots.
+    fn clear_command(&self, buckets: &[Key<Attempts>]) -> Option<redis::Pipeline> {
+        let mut clear = redis::pipe();
+        for bucket in buckets {
+            clear.cmd("DEL").arg(bucket.redis(&self.prefix)).ignore();
+        }
+        (!buckets.is_empty()).then_some(clear)
     }
 
     pub(super) async fn rotate(
@@ -149,6 +192,7 @@ impl RedisStore {
     ) -> EphemeralResult<Decision> {
         let mut script = ROTATE.key(self.key(user));
         script
+            .key(format!("{}:{{{user}}}:r:{}", self.prefix, session.simple()))
             .arg(now.millis())
             .arg(session.as_bytes())
             .arg(rotate.generation)
@@ -156,17 +200,24 @@ impl RedisStore {
             .arg(rotate.epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
             .arg(rotate.idle.as_secs())
             .arg(u64::try_from(rotate.grace.as_millis()).unwrap_or(u64::MAX))
-            .arg(self.longest.as_secs());
-        let answer: (String, Option<Vec<u8>>) = self
+            .arg(self.longest.as_secs())
+            .arg(rotate.most_a_minute);
+        let (name, rest) = self
             .call(async |mut connection| {
                 let parts: Vec<redis::Value> = script.invoke_async(&mut connection).await?;
                 let mut parts = parts.into_iter();
-                let name = parts.next().map(redis::from_redis_value).transpose()?.unwrap_or_default();
-                Ok((name, parts.next().map(redis::from_redis_value).transpose()?))
+                let name: String = parts.next().map(redis::from_redis_value).transpose()?.unwrap_or_default();
+                Ok((name, parts.next()))
             })
             .await?;
-        let record = answer.1.as_deref().and_then(|bytes| SessionRecord::unpack(bytes, self.longest));
-        match (answer.0.as_str(), record) {
+        let record = match rest {
+            Some(redis::Value::Int(wait)) if name == "limited" => {
+                return Ok(Decision::Limited(Duration::from_millis(wait.unsigned_abs())));
+            }
+            Some(redis::Value::BulkString(bytes)) => SessionRecord::unpack(&bytes, self.longest),
+            _ => None,
+        };
+        match (name.as_str(), record) {
             ("moved", Some(record)) => Ok(Decision::Moved(record)),
             ("healed", Some(record)) => Ok(Decision::Healed(record)),
             ("repeated", Some(record)) => Ok(Decision::Repeated(record)),

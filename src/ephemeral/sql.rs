@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::TryFutureExt;
 use uuid::Uuid;
 
-use super::{Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
+use super::{
+    Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value, attempts::Refreshes, value,
+};
 use crate::db::{Conn, Db, StoreResult, Timestamp, Tx, on};
 
 /// The ephemeral store in the database.
@@ -30,9 +32,13 @@ impl SqlStore {
         session: Uuid,
         record: &SessionRecord,
         cap: usize,
+        attempts: &[Key<Attempts>],
     ) -> EphemeralResult<()> {
         let mut tx = self.db.begin(now).await?;
-        one_at_a_time(&mut tx, user).await?;
+        for bucket in attempts {
+            forget(&mut tx, &bucket.sql()).await?;
+        }
+        one_at_a_time(&mut tx, half(user.as_bytes())).await?;
         // The person's rows are few, so what is over the cap is found here rather than in SQL that only one of the two
         // databases would take.
         let mut live: Vec<(Timestamp, Uuid)> = all(&mut tx, user)
@@ -62,9 +68,18 @@ impl SqlStore {
         // and we look again. One who lost once reads the winner's record and has nothing left to write.
         loop {
             let mut tx = self.db.begin(now).await?;
+            if rotate.most_a_minute > 0 {
+                // Two that count must not both count for the one that wins.
+                one_at_a_time(&mut tx, half(session.as_bytes())).await?;
+            }
             let Some(bytes) = one(&mut tx, user, session).await? else { return finish(tx, Decision::Unknown).await };
             let before = SessionRecord::unpack(&bytes, self.longest).ok_or(EphemeralError::Layout)?;
             let decision = before.rotate(now, rotate);
+            if let Decision::Moved(_) | Decision::Healed(_) | Decision::Repeated(_) = &decision
+                && let Err(wait) = count_refresh(&mut tx, user, session, rotate.most_a_minute).await?
+            {
+                return finish(tx, Decision::Limited(wait)).await;
+            }
             if let Decision::Moved(after) | Decision::Healed(after) = &decision
                 && !replace(&mut tx, user, session, &bytes, after).await?
             {
@@ -108,7 +123,7 @@ impl SqlStore {
         keep: Option<(Uuid, i64)>,
     ) -> EphemeralResult<()> {
         let mut tx = self.db.begin(now).await?;
-        one_at_a_time(&mut tx, user).await?;
+        one_at_a_time(&mut tx, half(user.as_bytes())).await?;
         let kept = match keep {
             None => None,
             Some((session, epoch)) => one(&mut tx, user, session)
@@ -167,6 +182,34 @@ impl SqlStore {
         Ok(changed == 1)
     }
 
+    pub(super) async fn reserve(
+        &self,
+        now: Timestamp,
+        bucket: &Key<Attempts>,
+        lock: Option<u32>,
+    ) -> EphemeralResult<Result<(), Duration>> {
+        let mut tx = self.db.begin(now).await?;
+        let key = bucket.sql();
+        one_at_a_time(&mut tx, half(key.as_bytes())).await?;
+        let outcome = match Attempts::reserve(value(&mut tx, &key, now).await?, now, lock) {
+            Ok(after) => {
+                keep(&mut tx, &key, &after).await?;
+                Ok(())
+            }
+            Err(wait) => Err(wait),
+        };
+        tx.commit().await?;
+        Ok(outcome)
+    }
+
+    pub(super) async fn clear(&self, buckets: &[Key<Attempts>]) -> EphemeralResult<()> {
+        let mut tx = self.db.begin(Timestamp::from_millis(0)).await?;
+        for bucket in buckets {
+            forget(&mut tx, &bucket.sql()).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
     pub(super) async fn ping(&self) -> EphemeralResult<()> {
         Ok(self.db.ping().await?)
     }
@@ -181,7 +224,8 @@ impl SqlStore {
         .execute(c)
         .map_ok(|done| done.rows_affected()))?;
         let values = on!(&mut tx, |c| sqlx::query(
-            "DELETE FROM ephemeral WHERE key IN (SELECT key FROM ephemeral WHERE expires_at <= $1 LIMIT 1000)"
+            "DELETE FROM ephemeral WHERE expires_at <= $1
+                 AND key IN (SELECT key FROM ephemeral WHERE expires_at <= $1 LIMIT 1000)"
         )
         .bind(now)
         .execute(c)
@@ -197,15 +241,59 @@ async fn finish(tx: Tx, decision: Decision) -> EphemeralResult<Decision> {
     Ok(decision)
 }
 
-/// Lets one transaction at a time count and rearrange a person's sessions. SQLite has one writer anyhow; PostgreSQL would
-/// let two logins count to the same number.
-async fn one_at_a_time(tx: &mut Tx, user: Uuid) -> StoreResult<()> {
+/// Lets one transaction at a time count and rearrange what belongs together. SQLite has one writer anyhow; PostgreSQL
+/// would let two logins count to the same number.
+async fn one_at_a_time(tx: &mut Tx, key: i64) -> StoreResult<()> {
     if tx.is_embedded() {
         return Ok(());
     }
-    // A row lock on the person would do, but the store knows no people; the key is half of a random id.
-    let key = i64::from_be_bytes(user.as_bytes()[8..].try_into().unwrap_or_default());
     on!(tx, |c| sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(c).map_ok(drop))
+}
+
+/// The last half of a random id (or of what is as good as one) as the key of a lock.
+fn half(bytes: &[u8]) -> i64 {
+    bytes.last_chunk().map_or(0, |half| i64::from_be_bytes(*half))
+}
+
+/// Counts one refresh of a session, or tells the wait.
+async fn count_refresh(tx: &mut Tx, user: Uuid, session: Uuid, most: u32) -> EphemeralResult<Result<(), Duration>> {
+    if most == 0 {
+        return Ok(Ok(()));
+    }
+    let key = Key::<Refreshes>::new(user.as_bytes(), session.as_bytes()).sql();
+    let now = tx.now();
+    match Refreshes::count(value(tx, &key, now).await?, now, most) {
+        Ok(after) => {
+            keep(tx, &key, &after).await?;
+            Ok(Ok(()))
+        }
+        Err(wait) => Ok(Err(wait)),
+    }
+}
+
+/// The living value under this key.
+async fn value<V: Value>(conn: &mut Conn, key: &str, now: Timestamp) -> EphemeralResult<Option<V>> {
+    let bytes: Option<Vec<u8>> =
+        on!(conn, |c| sqlx::query_scalar("SELECT value FROM ephemeral WHERE key = $1").bind(key).fetch_optional(c))?;
+    let Some(bytes) = bytes else { return Ok(None) };
+    value::open(&bytes, now).ok_or(EphemeralError::Layout)
+}
+
+/// Puts this value under this key, whatever was there.
+async fn keep<V: Value>(conn: &mut Conn, key: &str, value: &V) -> StoreResult<()> {
+    on!(conn, |c| sqlx::query(
+        "INSERT INTO ephemeral (key, value, expires_at) VALUES ($1, $2, $3)
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at"
+    )
+    .bind(key)
+    .bind(value::seal(value))
+    .bind(value.expires_at())
+    .execute(c)
+    .map_ok(drop))
+}
+
+async fn forget(conn: &mut Conn, key: &str) -> StoreResult<()> {
+    on!(conn, |c| sqlx::query("DELETE FROM ephemeral WHERE key = $1").bind(key).execute(c).map_ok(drop))
 }
 
 async fn one(conn: &mut Conn, user: Uuid, session: Uuid) -> StoreResult<Option<Vec<u8>>> {

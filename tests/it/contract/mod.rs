@@ -1,10 +1,11 @@
 //! Suites that every backend must pass.
 
+mod attempts;
 mod sessions;
 mod values;
 
 use crate::support::Test;
 
 pub fn tests() -> Vec<Test> {
-    [sessions::tests(), values::tests()].into_iter().flatten().collect()
+    [attempts::tests(), sessions::tests(), values::tests()].into_iter().flatten().collect()
 }

@@ -50,14 +50,21 @@ fn record(made: Timestamp) -> SessionRecord {
 }
 
 fn rotate(generation: u32) -> Rotate {
-    Rotate { generation, nonce_hash: [9; NONCE_HASH], epoch: Some(4), idle: 7 * DAY, grace: Duration::from_secs(30) }
+    Rotate {
+        generation,
+        nonce_hash: [9; NONCE_HASH],
+        epoch: Some(4),
+        idle: 7 * DAY,
+        grace: Duration::from_secs(30),
+        most_a_minute: 0,
+    }
 }
 
 async fn opened(stack: &Stack, record: &SessionRecord) -> (Ephemeral, Uuid, Uuid, crate::support::TestApp) {
     let app = stack.app_with(&[("LATCHKEY_REFRESH_ABSOLUTE_TTL", "3650d")]).await;
     let (user, session) = (Uuid::from_u128(0xA11CE), Uuid::from_u128(0x5E55));
     let store = app.ephemeral.clone();
-    store.open(record.made_at, user, session, record, 50).await.unwrap();
+    store.open(record.made_at, user, session, record, 50, &[]).await.unwrap();
     (store, user, session, app)
 }
 
@@ -84,41 +91,41 @@ async fn a_dead_session_does_not_exist_for_any_verb(stack: Stack) {
     store.close_others(dead, user, Some((session, 5))).await.unwrap();
     assert_eq!(store.find(alive, user, session).await.unwrap(), None, "a dead session is not spared");
 
-    store.open(at(0), user, session, &record(at(0)), 50).await.unwrap();
+    store.open(at(0), user, session, &record(at(0)), 50, &[]).await.unwrap();
     assert_eq!(store.rotate(dead, user, session, &rotate(0)).await.unwrap(), Decision::Unknown);
     assert!(store.sweep(dead).await.is_ok());
-    store.open(dead, user, session, &record(dead), 50).await.unwrap();
+    store.open(dead, user, session, &record(dead), 50, &[]).await.unwrap();
     assert_eq!(store.find(dead, user, session).await.unwrap(), Some(record(dead)));
 }
 
 async fn at_the_cap_the_least_recently_used_session_goes(stack: Stack) {
     let (store, user, first, _app) = opened(&stack, &record(at(0))).await;
     let (second, third) = (Uuid::from_u128(2), Uuid::from_u128(3));
-    store.open(at(1), user, second, &record(at(1)), 2).await.unwrap();
+    store.open(at(1), user, second, &record(at(1)), 2, &[]).await.unwrap();
     // The first one is used again, so the second is now the one that was not used for longest.
     assert!(matches!(store.rotate(at(2), user, first, &rotate(0)).await.unwrap(), Decision::Moved(_)));
-    store.open(at(3), user, third, &record(at(3)), 2).await.unwrap();
+    store.open(at(3), user, third, &record(at(3)), 2, &[]).await.unwrap();
     let mut left: Vec<Uuid> = store.list(at(3), user).await.unwrap().into_iter().map(|(id, _)| id).collect();
     left.sort_unstable();
     assert_eq!(left, [third, first]);
     // A cap that was lowered meanwhile is reached at the next login.
-    store.open(at(4), user, second, &record(at(4)), 1).await.unwrap();
+    store.open(at(4), user, second, &record(at(4)), 1, &[]).await.unwrap();
     assert_eq!(store.list(at(4), user).await.unwrap(), [(second, record(at(4)))]);
 }
 
 async fn dead_sessions_do_not_count_for_the_cap(stack: Stack) {
     let brief = SessionRecord { idle: Duration::from_secs(10), ..record(at(5)) };
     let (store, user, first, _app) = opened(&stack, &record(at(0))).await;
-    store.open(at(5), user, Uuid::from_u128(2), &brief, 2).await.unwrap();
-    store.open(at(60), user, Uuid::from_u128(3), &record(at(60)), 2).await.unwrap();
+    store.open(at(5), user, Uuid::from_u128(2), &brief, 2, &[]).await.unwrap();
+    store.open(at(60), user, Uuid::from_u128(3), &record(at(60)), 2, &[]).await.unwrap();
     assert!(store.find(at(60), user, first).await.unwrap().is_some(), "the dead one made room");
 }
 
 async fn closing_the_others_keeps_one_and_stamps_it(stack: Stack) {
     let (store, user, kept, _app) = opened(&stack, &record(at(0))).await;
-    store.open(at(1), user, Uuid::from_u128(2), &record(at(1)), 50).await.unwrap();
+    store.open(at(1), user, Uuid::from_u128(2), &record(at(1)), 50, &[]).await.unwrap();
     let other_user = Uuid::from_u128(77);
-    store.open(at(1), other_user, Uuid::from_u128(3), &record(at(1)), 50).await.unwrap();
+    store.open(at(1), other_user, Uuid::from_u128(3), &record(at(1)), 50, &[]).await.unwrap();
 
     store.close_others(at(2), user, Some((kept, 5))).await.unwrap();
     assert_eq!(store.list(at(2), user).await.unwrap(), [(kept, SessionRecord { epoch: 5, ..record(at(0)) })]);
@@ -182,16 +189,16 @@ async fn a_record_lives_no_longer_than_todays_setting(stack: Stack) {
     let (store, user, session) = (app.ephemeral.clone(), Uuid::from_u128(1), Uuid::from_u128(2));
     // Opened under a setting of 30 days by a node that is not restarted yet.
     let old = SessionRecord { idle: 20 * DAY, ..record(at(0)) };
-    store.open(at(0), user, session, &old, 50).await.unwrap();
+    store.open(at(0), user, session, &old, 50, &[]).await.unwrap();
     let (alive, dead) = (at(10 * 86_400 - 1), at(10 * 86_400));
     assert!(store.find(alive, user, session).await.unwrap().is_some());
     assert_eq!(store.find(dead, user, session).await.unwrap(), None);
     store.close_others(dead, user, Some((session, 5))).await.unwrap();
     assert_eq!(store.find(alive, user, session).await.unwrap(), None);
-    store.open(at(0), user, session, &old, 50).await.unwrap();
+    store.open(at(0), user, session, &old, 50, &[]).await.unwrap();
     assert_eq!(store.rotate(dead, user, session, &rotate(0)).await.unwrap(), Decision::Unknown);
-    store.open(at(0), user, session, &old, 50).await.unwrap();
-    store.open(dead, user, Uuid::from_u128(3), &record(dead), 1).await.unwrap();
+    store.open(at(0), user, session, &old, 50, &[]).await.unwrap();
+    store.open(dead, user, Uuid::from_u128(3), &record(dead), 1, &[]).await.unwrap();
     assert_eq!(store.list(dead, user).await.unwrap().len(), 1);
 }
 
@@ -216,6 +223,7 @@ async fn extreme_values_survive_the_packing(stack: Stack) {
         epoch: Some(extreme.epoch),
         idle: extreme.idle,
         grace: Duration::from_secs(30),
+        most_a_minute: 0,
     };
     let moved = SessionRecord { generation: u32::MAX - 1, made_at: now, ..extreme };
     assert_eq!(store.rotate(now, user, session, &claim).await.unwrap(), Decision::Moved(moved.clone()));
