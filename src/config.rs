@@ -6,16 +6,20 @@
 //! what compose files and shells leave behind for a variable that has none.
 
 mod parse;
+mod public_url;
 mod settings;
 mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-pub use parse::PublicUrl;
+pub use public_url::PublicUrl;
 pub use settings::{SETTINGS, Setting};
-pub use values::{EmailVerification, LogFormat, MailSettings, PasswordSettings, Pepper, Registration, TokenSettings};
+pub use values::{
+    EmailVerification, LimitSettings, LogFormat, MailSettings, PasswordSettings, Pepper, Registration, TokenSettings,
+};
 
 use crate::{
+    http::TrustedProxies,
     mail::SmtpServer,
     secret::{SecretBytes, SecretText},
 };
@@ -61,6 +65,10 @@ pub struct Config {
     pub deleted_retention: Duration,
     /// How long events are kept.
     pub event_retention: Duration,
+    /// How often a client may ask.
+    pub limits: LimitSettings,
+    /// Whom to believe about a client's address.
+    pub proxies: TrustedProxies,
     /// Origins whose pages may call the API.
     pub cors_origins: Vec<PublicUrl>,
     /// How log lines look.
@@ -185,6 +193,9 @@ impl Config {
         let db_pool = reader.within("LATCHKEY_DB_POOL", 1, 1000);
         let product_name = reader.required("LATCHKEY_PRODUCT_NAME", parse::product_name);
         let deleted_retention = reader.lifetime("LATCHKEY_DELETED_RETENTION");
+        let limits = reader.limits();
+        let networks = reader.list("LATCHKEY_TRUSTED_PROXIES", parse::network);
+        let header = reader.required("LATCHKEY_PROXY_HEADER", parse::proxy_header);
         let cors_origins = reader.list("LATCHKEY_CORS_ORIGINS", PublicUrl::parse);
         let event_retention = reader.lifetime("LATCHKEY_EVENT_RETENTION");
         let log = reader.required("LATCHKEY_LOG", parse::log_format);
@@ -243,6 +254,8 @@ impl Config {
                 product_name: product_name?,
                 deleted_retention: deleted_retention?,
                 event_retention: event_retention?,
+                limits: limits?,
+                proxies: TrustedProxies { networks: networks?, header: header? },
                 cors_origins: cors_origins?,
                 log: log?,
                 log_filter: log_filter?,

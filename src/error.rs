@@ -5,7 +5,7 @@
 //! extension: `http::envelope` renders the RFC 9457 body (it knows request id and public URL) and logs, in one place.
 //! Nothing of a request, no SQL, host or stack can reach a client, since every text a client sees stands here.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
     http::StatusCode,
@@ -55,6 +55,8 @@ codes! {
         "A header line is longer than 8 KiB. Send shorter headers, for example fewer cookies.";
     BodyTooLarge = "body_too_large", 413, "Body too large",
         "The body is larger than 16 KiB. No request of this API needs that much.";
+    RateLimited = "rate_limited", 429, "Too many requests",
+        "Too many requests of this kind came from your network. Wait as long as Retry-After says.";
     RequestTimeout = "request_timeout", 408, "Request too slow",
         "The body did not arrive in time. Send the request again.";
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type",
@@ -98,6 +100,8 @@ codes! {
         "This needs a credential. Send the access token as Authorization: Bearer, or the refresh token in the body.";
     NoCredential = "missing_token", 400, "Missing token",
         "Logging out needs a refresh token in the body or an access token as Authorization: Bearer.";
+    TooManyAttempts = "too_many_attempts", 429, "Too many attempts",
+        "There were too many attempts in a short time, so there is a wait before the next one: see Retry-After.";
     EmailNotVerified = "email_not_verified", 403, "Address not verified",
         "The e-mail address must be verified first. Ask for a code and enter it, then log in.";
     InvalidCode = "invalid_code", 400, "Invalid code",
@@ -175,6 +179,13 @@ impl ApiError {
     #[must_use]
     pub fn new(code: Code) -> Self {
         Self { code, fields: Vec::new(), retry_after: (code.status() == 503).then_some(1), source: None }
+    }
+
+    /// A refusal that ends after `wait`.
+    #[must_use]
+    pub fn after(code: Code, wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        Self { retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX)), ..Self::new(code) }
     }
 
     /// A 422 with its reasons.

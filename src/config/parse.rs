@@ -1,15 +1,24 @@
 //! How each kind of setting is understood. A parser answers `None` for text it does not take; what was expected stands
 //! in one place beside the name, so that no value (it may be a secret) ever gets into a message.
 
-use std::{fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
 
 use axum::http::Uri;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+use ipnet::IpNet;
 use lettre::{Address, message::Mailbox};
 
-use super::{EmailVerification, Fault, Faults, Given, LogFormat, Pepper, SETTINGS};
-use crate::secret::{SecretBytes, SecretText};
+use super::{EmailVerification, Fault, Faults, Given, LimitSettings, LogFormat, Pepper, SETTINGS};
+use crate::{
+    http::{ProxyHeader, Quota},
+    secret::{SecretBytes, SecretText},
+};
 
 /// Collects values and faults; nothing stops at the first.
 pub(super) struct Reader<'a> {
@@ -104,6 +113,24 @@ impl<'a> Reader<'a> {
             .map(|given| given.unwrap_or(cores))
     }
 
+    pub(super) fn limits(&mut self) -> Option<LimitSettings> {
+        let mut quota = |name| self.required(name, quota_or_off);
+        let (register, login) = (quota("LATCHKEY_LIMIT_REGISTER"), quota("LATCHKEY_LIMIT_LOGIN"));
+        let (refresh, logout) = (quota("LATCHKEY_LIMIT_REFRESH"), quota("LATCHKEY_LIMIT_LOGOUT"));
+        let codes = quota("LATCHKEY_LIMIT_CODES");
+        let account = self.required("LATCHKEY_LIMIT_ACCOUNT", on_or_off);
+        let connections = self.required("LATCHKEY_MAX_CONNECTIONS_PER_ADDRESS", count_or_off);
+        Some(LimitSettings {
+            register: register?,
+            login: login?,
+            refresh: refresh?,
+            logout: logout?,
+            codes: codes?,
+            account: account?,
+            connections: connections?,
+        })
+    }
+
     /// A secret from `name` or from the file that `<name>_FILE` names.
     fn secret_text(&mut self, name: &str) -> Option<Option<SecretText>> {
         let file_name = format!("{name}_FILE");
@@ -173,73 +200,19 @@ fn expectation(name: &str) -> &'static str {
         "LATCHKEY_HASH_THREADS" => "a whole number from 1 to 1024",
         "LATCHKEY_HASH_QUEUE" => "a whole number from 1 to 1000000",
         "LATCHKEY_PRODUCT_NAME" => "1 to 64 characters without line breaks",
+        "LATCHKEY_LIMIT_REGISTER"
+        | "LATCHKEY_LIMIT_LOGIN"
+        | "LATCHKEY_LIMIT_REFRESH"
+        | "LATCHKEY_LIMIT_LOGOUT"
+        | "LATCHKEY_LIMIT_CODES" => "N/period[:burst] as 60/1m or 10/1h:5, or off",
+        "LATCHKEY_LIMIT_ACCOUNT" => "on or off",
+        "LATCHKEY_MAX_CONNECTIONS_PER_ADDRESS" => "a whole number from 1 to 1000000, or off",
+        "LATCHKEY_TRUSTED_PROXIES" => "a comma list of addresses and networks as 10.0.0.0/8 or 2001:db8::/32",
+        "LATCHKEY_PROXY_HEADER" => "x-forwarded-for or forwarded",
         "LATCHKEY_CORS_ORIGINS" => "a comma list of origins: scheme, host, perhaps port, nothing behind",
         "LATCHKEY_LOG" => "auto, pretty or json",
         "RUST_LOG" => "directives as warn or latchkey=debug, perhaps a comma list",
         _ => "a value as in `.env.example`",
-    }
-}
-
-/// The public URL: scheme, host and perhaps port, in canonical form and without a trailing slash.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PublicUrl {
-    text: String,
-    host: String,
-    https: bool,
-    loopback: bool,
-}
-
-impl PublicUrl {
-    /// Takes `http(s)://host[:port]` and nothing behind it; the host is lower-cased.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let uri: Uri = text.parse().ok()?;
-        let https = match uri.scheme_str()? {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let authority = uri.authority()?.as_str();
-        let bare = format!("{}://{authority}", uri.scheme_str()?);
-        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let is_host = crate::names::canonical_domain(&host).is_some() || host.parse::<std::net::IpAddr>().is_ok();
-        if !bare.eq_ignore_ascii_case(text) || authority.contains('@') || !is_host {
-            return None;
-        }
-        let loopback = host == "localhost"
-            || host.ends_with(".localhost")
-            || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        Some(Self { text: bare.to_ascii_lowercase(), host, https, loopback })
-    }
-
-    /// The URL as it stands in `iss` and before every path.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-
-    /// The host, lower-cased and without brackets.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// Whether people reach it over TLS, which is when production rules begin.
-    #[must_use]
-    pub fn is_https(&self) -> bool {
-        self.https
-    }
-
-    /// Whether it can only be reached on this machine.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        self.loopback
-    }
-}
-
-impl fmt::Debug for PublicUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 
@@ -271,6 +244,57 @@ pub(super) fn domain(text: &str) -> Option<String> {
 
 pub(super) fn count(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| (1..=1_000_000).contains(count))
+}
+
+/// `N/period[:burst]`; without a burst it is N.
+#[expect(clippy::option_option, reason = "a fault and `off` are two things")]
+pub(super) fn quota_or_off(text: &str) -> Option<Option<Quota>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let (count, rest) = text.split_once('/')?;
+    let (period, burst) = rest.split_once(':').map_or((rest, count), |(period, burst)| (period, burst));
+    let number = |text: &str| text.parse().ok().filter(|number: &NonZeroU32| number.get() <= 1_000_000);
+    let period = duration(period).filter(|period| !period.is_zero())?;
+    let (count, burst) = (number(count)?, number(burst)?);
+    // The time in which a burst comes back; the governor counts it in nanoseconds of 64 bits.
+    let whole = u128::from(period.as_secs()) * u128::from(burst.get()) / u128::from(count.get());
+    (whole <= 3650 * 24 * 60 * 60).then_some(Some(Quota { count, period, burst }))
+}
+
+pub(super) fn on_or_off(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
+}
+
+#[expect(clippy::option_option, reason = "a fault and `off` are two things")]
+pub(super) fn count_or_off(text: &str) -> Option<Option<usize>> {
+    if text == "off" { Some(None) } else { count(text).map(Some) }
+}
+
+/// A network, or an address alone.
+pub(super) fn network(text: &str) -> Option<IpNet> {
+    let network: IpNet = text.parse().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))?;
+    // Peers are compared in their folded form. And who trusts everybody would believe every client about itself.
+    let folded = match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
+            Some(address) => IpNet::new(address.into(), v6.prefix_len() - 96).ok()?,
+            None => network,
+        },
+        _ => network,
+    };
+    (folded.prefix_len() > 0).then(|| folded.trunc())
+}
+
+pub(super) fn proxy_header(text: &str) -> Option<ProxyHeader> {
+    match text.to_ascii_lowercase().as_str() {
+        "x-forwarded-for" => Some(ProxyHeader::XForwardedFor),
+        "forwarded" => Some(ProxyHeader::Forwarded),
+        _ => None,
+    }
 }
 
 pub(super) fn address(text: &str) -> Option<SocketAddr> {

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use lettre::message::Mailbox;
 
-use crate::secret::SecretBytes;
+use crate::{http::Quota, secret::SecretBytes};
 
 /// Audience and lifetimes of tokens and sessions.
 #[derive(Clone, Debug)]
@@ -58,6 +58,25 @@ pub struct Pepper {
     pub id: String,
     /// The secret itself.
     pub key: SecretBytes,
+}
+
+/// How often a client may ask. `None` is `off`.
+#[derive(Clone, Debug)]
+pub struct LimitSettings {
+    /// `/register`, by client network.
+    pub register: Option<Quota>,
+    /// `/login`, by client network.
+    pub login: Option<Quota>,
+    /// `/refresh`, by client network.
+    pub refresh: Option<Quota>,
+    /// `/logout`, by client network.
+    pub logout: Option<Quota>,
+    /// Whatever asks for a code or takes one, by client network.
+    pub codes: Option<Quota>,
+    /// Whether attempts of passwords by account and refreshes by session are counted.
+    pub account: bool,
+    /// Connections of one address.
+    pub connections: Option<usize>,
 }
 
 /// What mails look like.

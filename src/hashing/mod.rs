@@ -90,6 +90,14 @@ impl Hasher {
         Self { queue, policy: Arc::new(policy), ambient, alarms: Arc::default() }
     }
 
+    /// Whether work would be taken now; asked before a request costs anything else.
+    ///
+    /// # Errors
+    /// [`Busy`] when the queue is full.
+    pub fn has_room(&self) -> Result<(), Busy> {
+        if self.queue.is_full() { Err(Busy) } else { Ok(()) }
+    }
+
     /// Runs `work` on a hashing thread.
     ///
     /// # Errors

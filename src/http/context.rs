@@ -14,9 +14,13 @@ pub struct Peer(pub SocketAddr);
 #[derive(Clone, Debug)]
 pub(super) struct RequestId(pub String);
 
-/// The client's address: the socket's peer, v4-mapped addresses folded.
-pub(super) fn client_address(parts: &axum::http::Extensions) -> IpAddr {
-    parts.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip().to_canonical())
+/// Where the client is, put there by the envelope.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientAddress(pub IpAddr);
+
+/// The other end of the socket; unspecified when there is none.
+pub(super) fn peer(parts: &axum::http::Extensions) -> IpAddr {
+    parts.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
 }
 
 impl<S: Sync> FromRequestParts<S> for Origin {
@@ -24,6 +28,8 @@ impl<S: Sync> FromRequestParts<S> for Origin {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let request_id = parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-        Ok(Self { address: client_address(&parts.extensions), request_id })
+        let address =
+            parts.extensions.get::<ClientAddress>().map_or_else(|| peer(&parts.extensions), |client| client.0);
+        Ok(Self { address, request_id })
     }
 }

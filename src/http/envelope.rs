@@ -25,7 +25,11 @@ use axum::{
 use serde::Serialize;
 use tracing::{Instrument, field};
 
-use super::context::{RequestId, client_address};
+use super::Refusals;
+use super::{
+    TrustedProxies,
+    context::{ClientAddress, RequestId, peer},
+};
 use crate::{
     ambient::Ambient,
     error::{ApiError, Code},
@@ -47,6 +51,10 @@ pub struct Envelope {
     pub public_url: String,
     /// Whether people come over TLS.
     pub https: bool,
+    /// Whom to believe about a client's address.
+    pub proxies: TrustedProxies,
+    /// What was refused.
+    pub refusals: Refusals,
 }
 
 /// The middleware.
@@ -55,9 +63,10 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
     let id = request_id(request.headers(), &envelope.ambient);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
-    let address = client_address(request.extensions());
+    let address = envelope.proxies.client(peer(request.extensions()), request.headers());
     let span = tracing::info_span!("request", request_id = id, %address, person = field::Empty, session = field::Empty);
     request.extensions_mut().insert(RequestId(id.clone()));
+    request.extensions_mut().insert(ClientAddress(address));
 
     let mut line = Line { span: span.clone(), method, route, started, outcome: None };
     let mut response = match oversized(request.headers()) {
@@ -66,6 +75,7 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
     };
     let problem = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &problem {
+        envelope.refusals.count(error.code);
         response = render(error, response, &id, &envelope);
     }
     headers(response.headers_mut(), &id, envelope.https);

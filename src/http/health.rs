@@ -8,7 +8,10 @@ use std::time::Instant;
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header::RETRY_AFTER},
+    http::{
+        StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -25,7 +28,7 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// The routes of the internal listener.
 pub fn internal_routes() -> Router<App> {
-    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready))
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).route("/metrics", get(metrics))
 }
 
 #[derive(Serialize, ToSchema)]
@@ -40,6 +43,11 @@ struct Health {
 #[utoipa::path(get, path = "/health", tag = "about", responses((status = 200, body = Health)))]
 async fn health() -> Json<Health> {
     Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+/// What was refused, in the text format of Prometheus.
+async fn metrics(State(app): State<App>) -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.refusals.prometheus()).into_response()
 }
 
 #[derive(Serialize)]

@@ -2,10 +2,12 @@
 //!
 //! A request passes `envelope` (request id, size of headers and body, the log line, response headers, problems) and
 //! then its route. The refusals of the contract come in this order because the pieces stand in this order: 431 and 413
-//! in the envelope, later 429, then 415, 400 and 422 in [`Json`], then what the handler says.
+//! in the envelope, 429 in [`Limit`], then 415, 400 and 422 in [`Json`], then what the handler says.
 
 mod bearer;
+pub mod client_address;
 mod context;
+mod cookies;
 mod cors;
 mod docs;
 mod envelope;
@@ -13,12 +15,17 @@ mod fields;
 mod health;
 mod json;
 mod language;
+mod limits;
 pub mod openapi;
+mod patience;
+mod refusals;
 mod serve;
 mod well_known;
 
 pub use bearer::Bearer;
+pub use client_address::{ProxyHeader, TrustedProxies};
 pub use context::Peer;
+pub use cookies::cookie;
 pub use cors::Cors;
 pub use docs::routes as docs_routes;
 pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found, panicked};
@@ -26,7 +33,9 @@ pub use fields::{Fields, FromFields};
 pub use health::{internal_routes, routes as health_routes};
 pub use json::Json;
 pub use language::AcceptLanguage;
-pub use serve::{Serving, serve};
+pub use limits::{Limit, Limits, Quota};
+pub use refusals::Refusals;
+pub use serve::{Gate, Serving, serve};
 pub use well_known::routes as well_known_routes;
 
 use crate::error::{ApiError, Code};
