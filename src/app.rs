@@ -6,7 +6,8 @@
 //! 1. `envelope`: everything below it, refusals and panics included, gets an id, headers, a body and a log line.
 //! 2. catch-panic: a panic in a handler is a 500 for one client and not the end of its connection.
 //! 3. `cors`: answers preflights of listed origins, and lets their pages read what comes back.
-//! 4. routes, with our own answers for unknown paths and methods.
+//! 4. the limits of each client network, before anything of the body is read.
+//! 5. routes, with our own answers for unknown paths and methods.
 
 use std::{
     fs, io,
@@ -34,7 +35,7 @@ use crate::{
     ephemeral::{Ephemeral, RedisStore, SqlStore},
     events,
     hashing::{Hasher, Policy},
-    http,
+    http::{self, Limits, Refusals},
     keys::{self, KeyFiles, KeyRing, RingError},
     mail::{Post, PostError, outbox},
     passwords,
@@ -71,6 +72,8 @@ pub struct Parts {
     pub secrets: ServerSecrets,
     /// What it takes to send a mail.
     pub post: Post,
+    /// How often each problem was answered.
+    pub refusals: Refusals,
     stopping: AtomicBool,
     /// Held as long as the server runs; a second server on the same file does not start.
     _lock: Option<fs::File>,
@@ -183,7 +186,7 @@ pub async fn migrate(config: &Config, db: &Db) -> Result<(), StartError> {
 /// The API document (OpenAPI 3.1) of a server at `public_url`, made from the handlers.
 #[must_use]
 pub fn api_document(public_url: &str) -> serde_json::Value {
-    let (_, collected) = App::routes().split_for_parts();
+    let (_, collected) = App::routes(&Limits::default()).split_for_parts();
     http::openapi::document(&collected, public_url)
 }
 
@@ -234,6 +237,7 @@ impl App {
             keys: ring,
             secrets,
             post,
+            refusals: Refusals::default(),
             stopping: AtomicBool::new(false),
             _lock: lock,
         })))
@@ -241,7 +245,7 @@ impl App {
 
     /// The public routes.
     pub fn router(&self) -> Router {
-        let (router, _) = Self::routes().split_for_parts();
+        let (router, _) = Self::routes(&Limits::new(&self.config.limits)).split_for_parts();
         self.wrap(router)
     }
 
@@ -256,12 +260,12 @@ impl App {
         self.wrap(http::internal_routes())
     }
 
-    fn routes() -> OpenApiRouter<Self> {
+    fn routes(limits: &Limits) -> OpenApiRouter<Self> {
         OpenApiRouter::new()
-            .merge(accounts::routes())
-            .merge(sessions::routes())
-            .merge(passwords::routes())
-            .merge(verification::routes())
+            .merge(accounts::routes(limits))
+            .merge(sessions::routes(limits))
+            .merge(passwords::routes(limits))
+            .merge(verification::routes(limits))
             .merge(http::well_known_routes())
             .merge(http::docs_routes())
             .merge(http::health_routes())
@@ -272,6 +276,8 @@ impl App {
             ambient: self.ambient.clone(),
             public_url: self.config.public_url.as_str().to_owned(),
             https: self.config.public_url.is_https(),
+            proxies: self.config.proxies.clone(),
+            refusals: self.refusals.clone(),
         };
         router
             .fallback(http::not_found)

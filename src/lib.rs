@@ -5,12 +5,15 @@
 //! A request comes in through [`http`]: the accept loop (`http/serve.rs`), then the envelope (`http/envelope.rs`), which
 //! gives it an id, a log line and, if something goes wrong, an RFC 9457 body out of the one table in [`error`].
 //! Its route belongs to a **slice**: [`accounts`] (people), [`sessions`] (login, refresh, logout), [`passwords`]
-//! (which ones are taken). A slice goes from handler to domain function to store, in one folder.
+//! (which ones are taken, and forgotten ones), [`verification`] (codes by mail, and the worker that sends all mail). A
+//! slice goes from handler to domain function to store, in one folder.
 //!
 //! Slices stand on a flat **kernel** that knows none of them:
 //!
 //! - [`db`]: SQLite or PostgreSQL from one SQL text; [`events`] and [`mail`] are tables that acts write to.
-//! - [`ephemeral`]: sessions, in Redis or in the database, and the rule of refresh.
+//! - [`mail`]: the outbox, templates, and handing mails over.
+//! - [`ephemeral`]: sessions, flows of codes and counters, in Redis or in the database, and the rules of refreshes and
+//!   attempts.
 //! - [`hashing`]: Argon2id on threads of its own.
 //! - [`keys`]: the ring of ES256 keys; signing and verifying access tokens.
 //! - [`clocks`]: comparing them at start.

@@ -63,6 +63,15 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
     constant_time::verify_slices_are_equal(a, b).is_ok()
 }
 
+/// What a tagged text is good for; each has a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// Refresh tokens.
+    Refresh,
+    /// Device tokens.
+    Device,
+}
+
 /// The configured server secrets with the keys derived from them.
 #[derive(Clone)]
 pub struct ServerSecrets {
@@ -74,6 +83,7 @@ pub struct ServerSecrets {
 struct Derived {
     key_id: u8,
     refresh: hmac::Key,
+    device: hmac::Key,
     code: hmac::Key,
     code_draw: hmac::Key,
     flow_tag: hmac::Key,
@@ -98,25 +108,23 @@ impl ServerSecrets {
         Self { rings: secrets.iter().map(Derived::from_secret).collect() }
     }
 
-    /// Tags `message` with the first secret's refresh key: its key id and a full HMAC-SHA-256.
+    /// Tags the message that is made for the first secret's key id with a full HMAC-SHA-256.
     #[must_use]
-    pub fn tag_refresh(&self, message: impl Fn(u8) -> Vec<u8>) -> (Vec<u8>, [u8; 32]) {
+    pub fn tag(&self, usage: Usage, message: impl Fn(u8) -> Vec<u8>) -> (Vec<u8>, [u8; 32]) {
         let ring = &self.rings[0];
         let message = message(ring.key_id);
-        let tag = hmac::sign(&ring.refresh, &message);
-        let mut full = [0; 32];
-        full.copy_from_slice(tag.as_ref());
-        (message, full)
+        let tag = sign(ring.key(usage), &message);
+        (message, tag)
     }
 
     /// Whether some secret of this key id made the (truncated) `tag` over `message`.
     ///
     /// Two secrets may share a key id (one chance in 256), so all of that id are tried.
     #[must_use]
-    pub fn verifies_refresh(&self, key_id: u8, message: &[u8], tag: &[u8]) -> bool {
+    pub fn verifies(&self, usage: Usage, key_id: u8, message: &[u8], tag: &[u8]) -> bool {
         self.rings.iter().filter(|ring| ring.key_id == key_id).any(|ring| {
-            let expected = hmac::sign(&ring.refresh, message);
-            same(&expected.as_ref()[..tag.len()], tag)
+            let expected = sign(ring.key(usage), message);
+            expected.get(..tag.len()).is_some_and(|expected| same(expected, tag))
         })
     }
 
@@ -154,12 +162,20 @@ impl ServerSecrets {
 }
 
 impl Derived {
+    fn key(&self, usage: Usage) -> &hmac::Key {
+        match usage {
+            Usage::Refresh => &self.refresh,
+            Usage::Device => &self.device,
+        }
+    }
+
     fn from_secret(secret: &SecretBytes) -> Self {
         // A fixed salt is what RFC 5869 §3.1 asks for when there is no per-use one: the secret is uniform already.
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"latchkey").extract(secret.expose());
         Self {
             key_id: expand::<1>(&root, b"key-id")[0],
             refresh: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"refresh")),
+            device: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"device")),
             code: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"code")),
             code_draw: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"code-draw")),
             flow_tag: hmac::Key::new(hmac::HMAC_SHA256, &expand::<32>(&root, b"flow-tag")),
@@ -218,11 +234,11 @@ mod tests {
     fn an_old_secret_still_verifies_and_a_foreign_one_does_not() {
         let (old, new) = (SecretBytes::new(vec![1; 32]), SecretBytes::new(vec![2; 32]));
         let before = ServerSecrets::new(std::slice::from_ref(&old));
-        let (message, tag) = before.tag_refresh(|id| vec![id, 42]);
+        let (message, tag) = before.tag(Usage::Refresh, |id| vec![id, 42]);
 
         let during = ServerSecrets::new(&[new.clone(), old]);
-        assert!(during.verifies_refresh(message[0], &message, &tag[..16]));
+        assert!(during.verifies(Usage::Refresh, message[0], &message, &tag[..16]));
         let after = ServerSecrets::new(&[new]);
-        assert!(!after.verifies_refresh(message[0], &message, &tag[..16]));
+        assert!(!after.verifies(Usage::Refresh, message[0], &message, &tag[..16]));
     }
 }

@@ -1,11 +1,14 @@
 //! The password once more, from somebody who is signed in: an access token alone may not take an account over.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
-use super::store;
+use super::{attempts, store};
 use crate::{
     app::App,
     db::StoreError,
+    ephemeral::EphemeralError,
     error::{ApiError, Code},
     hashing::{Busy, Verdict},
     secret::SecretText,
@@ -25,33 +28,62 @@ pub struct Confirmed {
 pub enum NotConfirmed {
     /// It is wrong, or the person has none.
     Wrong,
+    /// Too many were wrong; the wait.
+    TooMany(Duration),
     /// No hashing capacity.
     Busy(Busy),
     /// The database did not answer.
     Store(StoreError),
+    /// The attempts could not be counted.
+    Uncounted(EphemeralError),
 }
 
 impl From<NotConfirmed> for ApiError {
     fn from(refused: NotConfirmed) -> Self {
         match refused {
             NotConfirmed::Wrong => Code::InvalidCredentials.into(),
+            NotConfirmed::TooMany(wait) => ApiError::after(Code::TooManyAttempts, wait),
             NotConfirmed::Busy(busy) => busy.into(),
             NotConfirmed::Store(error) => error.into(),
+            NotConfirmed::Uncounted(error) => error.into(),
         }
     }
 }
 
-/// Checks the password of a person, at the cost of one hash whatever comes out.
+/// Checks the password of a person in this session, at the cost of one hash whatever comes out. Attempts are counted by
+/// session: who stole an access token may not guess with it for as long as it lives.
 ///
 /// # Errors
 /// See [`NotConfirmed`].
-pub async fn confirm(app: &App, person: Uuid, password: SecretText) -> Result<Confirmed, NotConfirmed> {
+pub async fn confirm(app: &App, person: Uuid, session: Uuid, password: SecretText) -> Result<Confirmed, NotConfirmed> {
+    app.hasher.has_room().map_err(NotConfirmed::Busy)?;
     let mut conn = app.db.read().await.map_err(NotConfirmed::Store)?;
     let found = store::credentials_by_id(&mut conn, person).await.map_err(NotConfirmed::Store)?;
     drop(conn);
+    let bucket = app.config.limits.account.then(|| attempts::of_session(app, session));
+    let now = app.ambient.now();
+    if let Some(bucket) = &bucket {
+        let reserved = app.ephemeral.reserve(now, bucket, None).await.map_err(NotConfirmed::Uncounted)?;
+        reserved.map_err(NotConfirmed::TooMany)?;
+    }
     let stored = found.as_ref().map(|found| found.password_hash.clone());
-    match (found, app.hasher.verify(password, stored).await.map_err(NotConfirmed::Busy)?) {
-        (Some(confirmed), Verdict::Right { .. }) => Ok(confirmed),
+    let verdict = match (app.hasher.verify(password, stored).await, &bucket) {
+        (Ok(verdict), _) => verdict,
+        (Err(busy), bucket) => {
+            // It was never judged.
+            if let Some(bucket) = bucket {
+                let _ = app.ephemeral.take_back(now, bucket).await;
+            }
+            return Err(NotConfirmed::Busy(busy));
+        }
+    };
+    match (found, verdict) {
+        (Some(confirmed), Verdict::Right { .. }) => {
+            if let Some(bucket) = bucket {
+                app.ephemeral.clear(&[bucket]).await.map_err(NotConfirmed::Uncounted)?;
+            }
+            Ok(confirmed)
+        }
         _ => Err(NotConfirmed::Wrong),
     }
 }

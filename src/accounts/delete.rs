@@ -26,7 +26,8 @@ impl FromFields for DeleteRequest {
     }
 }
 
-problems!(DeleteProblems: InvalidBody, UnknownField, MissingToken, InvalidToken, InvalidRequest, InvalidCredentials, Busy);
+problems!(DeleteProblems: InvalidBody, UnknownField, MissingToken, InvalidToken, InvalidRequest, InvalidCredentials,
+    TooManyAttempts, Busy);
 
 /// Ends the account of the person who asks.
 #[utoipa::path(delete, path = "/me", tag = "me", security(("bearer" = [])), request_body = DeleteRequest,
@@ -62,7 +63,7 @@ async fn end_account(
     let caller = caller?;
     finish(async move {
         let person = caller.person.id;
-        let confirmed = confirm(&app, person, password).await?;
+        let confirmed = confirm(&app, person, caller.session, password).await?;
         let now = app.ambient.now();
         let mut tx = app.db.begin(now).await?;
         if !store::delete(&mut tx, person, confirmed.epoch).await? {

@@ -17,6 +17,7 @@
 //! A signed-in request ([`Caller`]): token → session record and person, both stores at once → same epoch, not ended.
 //! `Caller` lives here and not in `http/`, because it reads a person, and the kernel knows no slice.
 
+pub mod attempts;
 mod caller;
 mod confirm;
 mod delete;
@@ -41,13 +42,14 @@ pub use register::Wanted;
 use crate::{
     app::App,
     db::{Conn, Db, StoreResult, Timestamp, Tx},
+    http::{Limit, Limits},
     names,
 };
 
 /// The routes of this slice.
-pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(register::register))
+pub fn routes(limits: &Limits) -> OpenApiRouter<App> {
+    let register = OpenApiRouter::new().routes(routes!(register::register));
+    Limit::before(limits.register.as_ref(), register)
         .routes(routes!(me::me, update::update_me, delete::delete_me))
         .routes(routes!(delete::post_delete_me))
 }
@@ -90,7 +92,7 @@ pub async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uuid) -> 
 }
 
 /// Notes a sign-in and, while the epoch that was read stands, the devices known from then on; and puts `rehash` in the
-/// place of the hash that was checked, if that still stands.
+/// place of the hash that was checked, if that still stands. Tells whether the epoch does.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -100,7 +102,7 @@ pub async fn note_sign_in(
     checked: &str,
     rehash: Option<&str>,
     devices: (i64, &[String]),
-) -> StoreResult<()> {
+) -> StoreResult<bool> {
     store::note_sign_in(tx, person, checked, rehash.unwrap_or(checked), devices).await
 }
 

@@ -67,6 +67,8 @@ pub struct Credentials {
     pub password_hash: Option<String>,
     /// Fingerprints of devices the person signed in from, the latest first.
     pub devices: Json<Vec<String>>,
+    /// Device tokens that are older are void.
+    pub devices_since: Timestamp,
 }
 
 /// A person as far as mail is concerned.
@@ -86,6 +88,8 @@ pub struct Addressee {
     pub display_name: Option<String>,
     /// The language of mails, if one was given.
     pub locale: Option<String>,
+    /// Device tokens that are older are void.
+    pub devices_since: Timestamp,
     /// Whether the person may sign in.
     pub is_active: bool,
 }

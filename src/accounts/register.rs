@@ -70,7 +70,7 @@ pub(super) struct Pending {
 }
 
 problems!(RegisterProblems: InvalidEmail, InvalidUsername, InvalidDisplayName, InvalidLocale, WeakPassword,
-    EmailTaken, UsernameTaken, RegistrationClosed, Busy);
+    EmailTaken, UsernameTaken, RegistrationClosed, RateLimited, Busy);
 
 /// Makes an account.
 #[utoipa::path(post, path = "/register", tag = "sessions", request_body = RegisterRequest,

@@ -50,7 +50,7 @@ pub(super) async fn email_is_taken(conn: &mut Conn, email: &str) -> StoreResult<
 pub(super) async fn credentials_by_email(conn: &mut Conn, email: &str) -> StoreResult<Option<Credentials>> {
     on!(conn, |c| sqlx::query_as(
         "SELECT id, email, email_verified, username, display_name, roles, status, epoch,
-                created_at, updated_at, last_login_at, password_hash, devices
+                created_at, updated_at, last_login_at, password_hash, devices, devices_since
          FROM users WHERE email = $1 AND deleted_at IS NULL"
     )
     .bind(email)
@@ -60,7 +60,7 @@ pub(super) async fn credentials_by_email(conn: &mut Conn, email: &str) -> StoreR
 pub(super) async fn credentials_by_username(conn: &mut Conn, key: &str) -> StoreResult<Option<Credentials>> {
     on!(conn, |c| sqlx::query_as(
         "SELECT id, email, email_verified, username, display_name, roles, status, epoch,
-                created_at, updated_at, last_login_at, password_hash, devices
+                created_at, updated_at, last_login_at, password_hash, devices, devices_since
          FROM users WHERE username_key = $1 AND deleted_at IS NULL"
     )
     .bind(key)
@@ -81,20 +81,20 @@ pub(super) async fn person_in_session(conn: &mut Conn, person: Uuid, session: Uu
 }
 
 /// `new_hash` only replaces the hash that was checked: a password that was changed meanwhile stays changed. And devices
-/// that were wiped meanwhile stay wiped, since that moved the epoch.
+/// that were wiped meanwhile stay wiped, since that moved the epoch; tells whether it stands.
 pub(super) async fn note_sign_in(
     tx: &mut Tx,
     person: Uuid,
     checked: &str,
     new_hash: &str,
     (epoch, devices): (i64, &[String]),
-) -> StoreResult<()> {
+) -> StoreResult<bool> {
     let now = tx.now();
-    on!(tx, |c| sqlx::query(
+    on!(tx, |c| sqlx::query_scalar(
         "UPDATE users SET last_login_at = $2,
              devices = CASE WHEN epoch = $6 THEN $5 ELSE devices END,
              password_hash = CASE WHEN password_hash = $3 THEN $4 ELSE password_hash END
-         WHERE id = $1"
+         WHERE id = $1 RETURNING epoch = $6"
     )
     .bind(person)
     .bind(now)
@@ -102,8 +102,8 @@ pub(super) async fn note_sign_in(
     .bind(new_hash)
     .bind(Json(devices))
     .bind(epoch)
-    .execute(c)
-    .map_ok(drop))
+    .fetch_optional(c)
+    .map_ok(|stands: Option<bool>| stands == Some(true)))
 }
 
 pub(super) async fn credentials_by_id(conn: &mut Conn, person: Uuid) -> StoreResult<Option<Confirmed>> {
@@ -216,7 +216,8 @@ pub(super) async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<
 
 pub(super) async fn addressee_by_email(conn: &mut Conn, email: &str) -> StoreResult<Option<Addressee>> {
     on!(conn, |c| sqlx::query_as(
-        "SELECT id, epoch, email, email_verified, username, display_name, locale, status = 'active' AS is_active
+        "SELECT id, epoch, email, email_verified, username, display_name, locale, devices_since,
+                status = 'active' AS is_active
          FROM users WHERE email = $1 AND deleted_at IS NULL"
     )
     .bind(email)
@@ -225,7 +226,8 @@ pub(super) async fn addressee_by_email(conn: &mut Conn, email: &str) -> StoreRes
 
 pub(super) async fn addressee_by_id(conn: &mut Conn, person: Uuid) -> StoreResult<Option<Addressee>> {
     on!(conn, |c| sqlx::query_as(
-        "SELECT id, epoch, email, email_verified, username, display_name, locale, status = 'active' AS is_active
+        "SELECT id, epoch, email, email_verified, username, display_name, locale, devices_since,
+                status = 'active' AS is_active
          FROM users WHERE id = $1 AND deleted_at IS NULL"
     )
     .bind(person)
@@ -262,7 +264,8 @@ pub(super) async fn reset_password(
              username = CASE WHEN email_verified THEN username END,
              username_key = CASE WHEN email_verified THEN username_key END,
              display_name = CASE WHEN email_verified THEN display_name END,
-             devices = CASE WHEN email_verified THEN devices ELSE '[]' END
+             devices = CASE WHEN email_verified THEN devices ELSE '[]' END,
+             devices_since = CASE WHEN email_verified THEN devices_since ELSE $5 END
          WHERE id = $1 AND epoch = $2 AND email = $3 AND deleted_at IS NULL AND status = 'active'"
     )
     .bind(person)

@@ -85,7 +85,7 @@ impl Patch {
 }
 
 problems!(UpdateProblems: InvalidBody, UnknownField, InvalidDisplayName, InvalidUsername, MissingToken, InvalidToken,
-    InvalidRequest, InvalidCredentials, UsernameTaken, Busy);
+    InvalidRequest, InvalidCredentials, TooManyAttempts, UsernameTaken, Busy);
 
 /// Changes the names others see.
 #[utoipa::path(patch, path = "/me", tag = "me", security(("bearer" = [])), request_body = Option<UpdateRequest>,
@@ -142,7 +142,7 @@ async fn change(
         return Ok(caller.person);
     }
     if let (Some(_), Some(password)) = (&patch.username, password) {
-        let confirmed: Confirmed = confirm(app, id, password).await.map_err(Refused::NotConfirmed)?;
+        let confirmed: Confirmed = confirm(app, id, caller.session, password).await.map_err(Refused::NotConfirmed)?;
         epoch = confirmed.epoch;
     }
     let mut tx = app.db.begin(app.ambient.now()).await?;

@@ -31,7 +31,7 @@ impl FromFields for ChangeRequest {
 }
 
 problems!(ChangeProblems: InvalidBody, UnknownField, WeakPassword, MissingToken, InvalidToken, InvalidRequest,
-    InvalidCredentials, Busy);
+    InvalidCredentials, TooManyAttempts, Busy);
 
 /// Chooses a new password; every other session ends.
 #[utoipa::path(put, path = "/me/password", tag = "me", security(("bearer" = [])), request_body = ChangeRequest,
@@ -72,7 +72,7 @@ async fn change(
     new: SecretText,
 ) -> Result<(), ApiError> {
     let person = caller.person.id;
-    let confirmed = confirm(app, person, current).await?;
+    let confirmed = confirm(app, person, caller.session, current).await?;
     let hash = app.hasher.hash(new).await?;
     let now = app.ambient.now();
     let mut tx = app.db.begin(now).await?;

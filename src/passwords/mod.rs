@@ -22,13 +22,16 @@ mod reset;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::app::App;
+use crate::{
+    app::App,
+    http::{Limit, Limits},
+};
 
 /// The routes of this slice.
-pub fn routes() -> OpenApiRouter<App> {
+pub fn routes(limits: &Limits) -> OpenApiRouter<App> {
+    let codes = OpenApiRouter::new().routes(routes!(forgot::forgot)).routes(routes!(reset::reset));
     OpenApiRouter::new()
         .routes(routes!(change::change_password))
-        .routes(routes!(forgot::forgot))
-        .routes(routes!(reset::reset))
+        .merge(Limit::before(limits.codes.as_ref(), codes))
         .merge(page::routes())
 }

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::policy::{self, Context};
 use crate::{
-    accounts::{self, Addressee, post_notice},
+    accounts::{self, Addressee, attempts, post_notice},
     app::App,
     db::StoreResult,
     error::{ApiError, Code, problems},
@@ -14,7 +14,7 @@ use crate::{
     mail::MailKind,
     secret::SecretText,
     verification::{
-        Purpose,
+        Claimed, Purpose,
         flow::{self, Subject},
     },
 };
@@ -39,7 +39,7 @@ impl FromFields for ResetRequest {
     }
 }
 
-problems!(ResetProblems: InvalidBody, UnknownField, WeakPassword, InvalidCode, Busy);
+problems!(ResetProblems: InvalidBody, UnknownField, WeakPassword, InvalidCode, RateLimited, Busy);
 
 /// Chooses a new password with the code that was mailed. Every session ends, and nobody is signed in.
 #[utoipa::path(post, path = "/password/reset", tag = "codes", request_body = ResetRequest,
@@ -66,6 +66,7 @@ pub(super) async fn reset(
         if !replace(&app, &origin, &claimed.subject, &person, &hash).await? {
             return Err(Code::InvalidCode.into());
         }
+        forgive(&app, &claimed, &person).await;
         // The epoch ended every session; the records are only tidied away.
         if let Err(error) = app.ephemeral.close_others(app.ambient.now(), person.id, None).await {
             tracing::warn!(%error, "the records of ended sessions stay until they expire");
@@ -73,6 +74,16 @@ pub(super) async fn reset(
         Ok(StatusCode::NO_CONTENT)
     })
     .await
+}
+
+/// Who could read the mail need not wait for what strangers did; the flow counts as a device token for a while.
+async fn forgive(app: &App, claimed: &Claimed, person: &Addressee) {
+    let buckets = attempts::of_names(app, person.email.as_deref(), person.username.as_deref());
+    for outcome in [flow::done(app, claimed).await, app.ephemeral.clear(&buckets).await] {
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "failed attempts before a reset may still be counted");
+        }
+    }
 }
 
 fn check(app: &App, password: &SecretText, person: Option<&Addressee>) -> Result<SecretText, ApiError> {

@@ -35,7 +35,7 @@ impl FromFields for LogoutRequest {
     }
 }
 
-problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken);
+problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken, RateLimited);
 
 /// Signs a person out.
 #[utoipa::path(post, path = "/logout", tag = "sessions", security((), ("bearer" = [])), request_body = Option<LogoutRequest>,
@@ -96,7 +96,9 @@ impl Credential {
                 let record = app.ephemeral.find(now, person, session).await?.ok_or(Code::InvalidRefreshToken)?;
                 match record.rotate(now, &claim(app, token, known.map(|known| known.epoch))) {
                     Decision::Moved(_) | Decision::Repeated(_) | Decision::Healed(_) => Ok((person, session)),
-                    Decision::Unknown | Decision::Reused(_) => Err(Code::InvalidRefreshToken.into()),
+                    Decision::Unknown | Decision::Reused(_) | Decision::Limited(_) => {
+                        Err(Code::InvalidRefreshToken.into())
+                    }
                 }
             }
         }

@@ -2,20 +2,23 @@
 //! refresh tokens in it (RFC 6749 §1.5; rotation and reuse detection RFC 9700 §4.14.2). The states are in
 //! `ephemeral::SessionRecord::rotate`, the token in `refresh_token.rs`.
 //!
-//! Login: 1. one SQL read gives person, hash and epoch together. 2. One hash, whoever it is. 3. One transaction: last
-//! login, new hash if the old one is weaker, event. 4. One ephemeral write opens the session with the epoch of step 1:
+//! Login: 1. one SQL read gives person, hash and epoch together. 2. The attempt is counted as a failure in advance, one
+//! ephemeral write, by name or by device (`accounts::attempts`); too many are 429. 3. One hash, whoever it is. 4. One
+//! transaction: last login, new hash if the old one is weaker, event, perhaps the mail that tells of a new device. 5. One
+//! ephemeral write takes the failure back and opens the session with the epoch of step 1:
 //! if the person's epoch moved meanwhile (password reset, disabled), the session is dead from the start, and no time is
 //! compared between nodes. The event comes before the session, since an event too many does less harm than a session
 //! that no record tells of.
 //!
 //! Refresh: 1. form and MAC of the token, no I/O. 2. One SQL read: the person, unless disabled, deleted, or the session
-//! ended. 3. One script decides and moves. 4. A new access token is signed. Theft is written to SQL (end, event, mail in
+//! ended. 3. One script decides, counts and moves. 4. A new access token is signed. Theft is written to SQL (end, event, mail in
 //! one transaction) before the record goes and the client is told.
 //!
 //! Logout: 1. the credential names the session. 2. SQL remembers the end, with the event. 3. The record goes. 204 only
 //! after both: Redis alone can lose a deletion, and a session that somebody was told is over may not come back.
 
 mod device;
+pub mod device_token;
 mod login;
 mod logout;
 mod refresh;
@@ -27,19 +30,24 @@ use std::time::Duration;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use device_token::DeviceToken;
 pub use refresh_token::RefreshToken;
 
 use crate::{
     app::App,
     db::{Db, StoreResult, Timestamp},
+    http::{Limit, Limits},
 };
 
 /// How much longer than a session could live its end is remembered: nodes' clocks and settings may differ.
 const END_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The routes of this slice.
-pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(login::login)).routes(routes!(refresh::refresh)).routes(routes!(logout::logout))
+pub fn routes(limits: &Limits) -> OpenApiRouter<App> {
+    let limited = |limit: &Option<Limit>, routes| Limit::before(limit.as_ref(), OpenApiRouter::new().routes(routes));
+    limited(&limits.login, routes!(login::login))
+        .merge(limited(&limits.refresh, routes!(refresh::refresh)))
+        .merge(limited(&limits.logout, routes!(logout::logout)))
 }
 
 /// Until when the end of a session that may have been opened just now must be remembered.

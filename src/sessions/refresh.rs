@@ -18,6 +18,8 @@ use crate::{
     secret::SecretText,
 };
 
+/// Refreshes of one session within a minute; a client in a loop would otherwise sign all day.
+const MOST_A_MINUTE: u32 = 30;
 const HEAL_ATTEMPTS: u32 = 10;
 const HEAL_PAUSE: Duration = Duration::from_secs(3);
 
@@ -34,7 +36,8 @@ impl FromFields for RefreshRequest {
     }
 }
 
-problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused);
+problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused, RateLimited,
+    TooManyAttempts);
 
 /// Gives new tokens for a refresh token.
 #[utoipa::path(post, path = "/refresh", tag = "sessions", request_body = Option<RefreshRequest>,
@@ -50,7 +53,7 @@ pub(super) async fn refresh(
     finish(async move {
         let now = app.ambient.now();
         let (record, roles) = rotate(&app, &origin, now, &token).await?;
-        tokens::issue(&app, &signer, now, &token, &record, roles)
+        Ok(JsonBody(tokens::issue(&app, &signer, now, &token, &record, roles)?))
     })
     .await
 }
@@ -60,6 +63,7 @@ pub(super) async fn refresh(
 enum Refused {
     Unknown,
     Reused,
+    TooOften(Duration),
     Store(StoreError),
     Sessions(EphemeralError),
 }
@@ -81,6 +85,7 @@ impl From<Refused> for ApiError {
         match refused {
             Refused::Unknown => Code::InvalidRefreshToken.into(),
             Refused::Reused => Code::RefreshTokenReused.into(),
+            Refused::TooOften(wait) => ApiError::after(Code::TooManyAttempts, wait),
             Refused::Store(error) => error.into(),
             Refused::Sessions(error) => error.into(),
         }
@@ -117,6 +122,7 @@ async fn rotate(
             Ok((record, roles))
         }
         Decision::Unknown => Err(Refused::Unknown),
+        Decision::Limited(wait) => Err(Refused::TooOften(wait)),
         Decision::Reused(_) => {
             end_stolen(app, origin, token).await?;
             app.ephemeral.close(token.person, token.session).await?;
@@ -134,6 +140,7 @@ pub(super) fn claim(app: &App, token: &RefreshToken, epoch: Option<i64>) -> Rota
         epoch,
         idle: settings.refresh_idle_ttl,
         grace: settings.refresh_grace,
+        most_a_minute: if app.config.limits.account { MOST_A_MINUTE } else { 0 },
     }
 }
 

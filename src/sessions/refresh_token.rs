@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     ephemeral::NONCE_HASH,
-    secret::{SecretText, ServerSecrets},
+    secret::{SecretText, ServerSecrets, Usage},
 };
 
 /// So that secret scanners can find one.
@@ -44,7 +44,7 @@ impl RefreshToken {
     /// The text for the client.
     #[must_use]
     pub fn render(&self, secrets: &ServerSecrets) -> SecretText {
-        let (mut bytes, tag) = secrets.tag_refresh(|key_id| {
+        let (mut bytes, tag) = secrets.tag(Usage::Refresh, |key_id| {
             let mut body = Vec::with_capacity(BODY + MAC);
             body.extend([VERSION, key_id]);
             body.extend(self.person.as_bytes());
@@ -65,7 +65,7 @@ impl RefreshToken {
         let encoded = text.strip_prefix(PREFIX)?;
         let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes).ok()?;
         let (body, mac) = bytes[..length].split_at_checked(BODY).filter(|(_, mac)| mac.len() == MAC)?;
-        if body[0] != VERSION || !secrets.verifies_refresh(body[1], body, mac) {
+        if body[0] != VERSION || !secrets.verifies(Usage::Refresh, body[1], body, mac) {
             return None;
         }
         Some(Self {

@@ -1,6 +1,5 @@
 //! What a client gets for a sign-in or a refresh.
 
-use axum::Json as JsonBody;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -13,6 +12,7 @@ use crate::{
     ephemeral::SessionRecord,
     error::{ApiError, Code},
     keys::{AccessClaims, Audience, Signer},
+    secret::SecretText,
 };
 
 /// RFC 6749 §5.1, with what our clients want to know besides.
@@ -31,6 +31,17 @@ pub(super) struct Tokens {
     #[schema(example = 604_800)]
     refresh_expires_in: u64,
     session_id: Uuid,
+    /// Shows at the next sign-in that this device was here before; `null` is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "lkd_AT0BogPFNkVw…")]
+    device_token: Option<String>,
+}
+
+impl Tokens {
+    /// With a new device token beside them.
+    pub(super) fn with_device(self, token: Option<SecretText>) -> Self {
+        Self { device_token: token.map(|token| token.expose().to_owned()), ..self }
+    }
 }
 
 /// Makes both tokens for a session as it stands at `now`.
@@ -44,7 +55,7 @@ pub(super) fn issue(
     token: &RefreshToken,
     record: &SessionRecord,
     roles: Vec<String>,
-) -> Result<JsonBody<Tokens>, ApiError> {
+) -> Result<Tokens, ApiError> {
     let settings = &app.config.tokens;
     let claims = AccessClaims {
         iss: app.config.public_url.as_str().to_owned(),
@@ -63,12 +74,13 @@ pub(super) fn issue(
     };
     let access_token = signer.sign(&claims).ok_or(Code::Unavailable)?;
     let refresh_token = RefreshToken { generation: record.generation, ..token.clone() }.render(&app.secrets);
-    Ok(JsonBody(Tokens {
+    Ok(Tokens {
         access_token,
         token_type: "Bearer",
         expires_in: settings.access_ttl.as_secs(),
         refresh_token: refresh_token.expose().to_owned(),
         refresh_expires_in: record.expires_at().seconds_since(now),
         session_id: token.session,
-    }))
+        device_token: None,
+    })
 }

@@ -38,7 +38,7 @@ impl FromFields for ChangeEmailRequest {
 }
 
 problems!(RequestProblems: InvalidBody, UnknownField, InvalidEmail, MissingToken, InvalidToken, InvalidRequest,
-    InvalidCredentials, Busy);
+    InvalidCredentials, RateLimited, TooManyAttempts, Busy);
 
 /// Asks for a code that proves another address. The answer is the same whoever has it.
 #[utoipa::path(post, path = "/me/email", tag = "codes", security(("bearer" = [])), request_body = ChangeEmailRequest,
@@ -52,9 +52,10 @@ pub(super) async fn request_change(
 ) -> Result<(StatusCode, JsonBody<Accepted>), ApiError> {
     let new_email = names::canonical_email(&request.new_email).ok_or_else(|| invalid_email("new_email"))?;
     let password = policy::presented_as("password", &request.password)?;
-    let person = caller?.person.id;
+    let caller = caller?;
+    let person = caller.person.id;
     finish(async move {
-        let confirmed = confirm(&app, person, password).await?;
+        let confirmed = confirm(&app, person, caller.session, password).await?;
         let mut tx = app.db.begin(app.ambient.now()).await?;
         let request = Request::new(MailKind::ChangeAddress, &new_email, language.as_deref(), &origin);
         let started = start(&mut tx, &app, request.person(person).with("epoch", confirmed.epoch)).await?;
@@ -67,7 +68,7 @@ pub(super) async fn request_change(
     .await
 }
 
-problems!(ConfirmProblems: InvalidBody, UnknownField, InvalidToken, InvalidRequest, InvalidCode);
+problems!(ConfirmProblems: InvalidBody, UnknownField, InvalidToken, InvalidRequest, InvalidCode, RateLimited);
 
 /// Changes the address with the code that was mailed to the new one.
 #[utoipa::path(post, path = "/me/email/confirm", tag = "codes", security((), ("bearer" = [])), request_body = CodeRequest,

@@ -31,7 +31,7 @@ impl FromFields for CodeRequest {
     }
 }
 
-problems!(VerifyProblems: InvalidBody, UnknownField, InvalidCode);
+problems!(VerifyProblems: InvalidBody, UnknownField, InvalidCode, RateLimited);
 
 /// Proves an address with the code that was mailed to it.
 #[utoipa::path(post, path = "/email/verify", tag = "codes", request_body = CodeRequest,

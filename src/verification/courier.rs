@@ -17,14 +17,15 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{
+    FlowId,
     caps::{self, Cause},
-    flow::{self, FlowId, Purpose, Subject},
+    flow::{self, Purpose, Subject},
     store,
 };
 use crate::{
     accounts::{self, Addressee},
     app::App,
-    db::StoreError,
+    db::{StoreError, Timestamp},
     ephemeral::EphemeralError,
     mail::{
         Failure, MailKind, Outgoing,
@@ -270,7 +271,7 @@ async fn send(
             if !answer_for_nobody(app, row, kind, &flow).await? {
                 return Ok(Outcome::Dropped("the code was used already"));
             }
-            if !admit(app, row, Cause::Taken, flow.nonce()).await? {
+            if !admit(app, row, reader.as_ref(), Cause::Taken, flow.nonce()).await? {
                 return Ok(Outcome::Dropped("over a cap"));
             }
             (told, None)
@@ -279,7 +280,7 @@ async fn send(
             if row.is_over(app.ambient.now()) {
                 return Err(Fault::TooLate);
             }
-            if !admit(app, row, Cause::Code(subject.purpose), flow.nonce()).await? {
+            if !admit(app, row, reader.as_ref(), Cause::Code(subject.purpose), flow.nonce()).await? {
                 answer_for_nobody(app, row, kind, &flow).await?;
                 return Ok(Outcome::Dropped("over a cap"));
             }
@@ -334,10 +335,19 @@ async fn answer_for_nobody(app: &App, row: &Row, kind: MailKind, flow: &FlowId) 
     Ok(is_nobodys)
 }
 
-async fn admit(app: &App, row: &Row, cause: Cause, nonce: [u8; 16]) -> Result<bool, EphemeralError> {
+async fn admit(
+    app: &App,
+    row: &Row,
+    reader: Option<&Addressee>,
+    cause: Cause,
+    nonce: [u8; 16],
+) -> Result<bool, EphemeralError> {
     let Some(client) = row.fact("client").and_then(|client| client.parse().ok()) else { return Ok(false) };
     let network = caps::network(client, &app.secrets);
-    let known_device = row.fact("known_device") == Some("true");
+    let made_at = row.fact("device_made_at").and_then(|millis| millis.parse().ok()).map(Timestamp::from_millis);
+    let known_device = reader.is_some_and(|reader| {
+        fact_id(row, "device_of") == Some(reader.id) && made_at.is_some_and(|made_at| made_at >= reader.devices_since)
+    });
     caps::admit(app, &row.recipient, &caps::Request { nonce, cause, network, known_device }).await
 }
 

@@ -6,6 +6,8 @@
 //!                                  │  a wrong code: one try more         │
 //!                                  ├──── five tries ────▶ spent          │
 //!                                  └──── the right code ─▶ used ◀────────┘
+//!                                                           │ what it was for is done
+//!                                                           └─▶ done, for 15 min (a reset vouches for its device)
 //! ```
 //!
 //! Only `live` answers to its code; in every other state, and when there is no such flow, the answer is the same. A flow
@@ -15,11 +17,10 @@
 
 use std::time::Duration;
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
+use super::FlowId;
 use crate::{
-    ambient::Ambient,
     app::App,
     db::Timestamp,
     ephemeral::{EphemeralResult, Key, Value},
@@ -30,6 +31,8 @@ use crate::{
 pub const CODE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 /// What it works longer while nobody knows yet when the mail was accepted.
 const DELIVERY: Duration = Duration::from_secs(60);
+/// How long a completed reset vouches for the device that did it.
+const VOUCHING: Duration = Duration::from_secs(15 * 60);
 /// Codes that may be tried in one flow.
 const MOST_TRIES: u8 = 5;
 /// Digits of a code.
@@ -66,46 +69,6 @@ impl Purpose {
     }
 }
 
-/// The public name of a flow: a tag that all flows of one address share, and 16 random bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowId([u8; 20]);
-
-impl FlowId {
-    /// A new one for this address.
-    #[must_use]
-    pub fn draw(address: &str, secrets: &ServerSecrets, ambient: &Ambient) -> Self {
-        let mut id = [0; 20];
-        id[..4].copy_from_slice(&secrets.flow_tag(address));
-        id[4..].copy_from_slice(&ambient.bytes::<16>());
-        Self(id)
-    }
-
-    /// The flow id in this text, if it is one: base64url without padding, in its one canonical form.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        bytes.try_into().ok().map(Self)
-    }
-
-    /// The random part.
-    #[must_use]
-    pub fn nonce(&self) -> [u8; 16] {
-        let mut nonce = [0; 16];
-        nonce.copy_from_slice(&self.0[4..]);
-        nonce
-    }
-
-    fn key(&self) -> Key<Flow> {
-        Key::new(&self.0[..4], &self.0[4..])
-    }
-}
-
-impl std::fmt::Display for FlowId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
-    }
-}
-
 /// Whom a flow is about, as it was true when its code was drawn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
@@ -119,6 +82,23 @@ pub struct Subject {
     pub address: String,
 }
 
+/// How far a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its code can be tried.
+    Live = 0,
+    /// Its code was right.
+    Used = 1,
+    /// What it was for is done.
+    Done = 2,
+}
+
+impl State {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Live, Self::Used, Self::Done].into_iter().find(|state| *state as u8 == number)
+    }
+}
+
 /// What is kept of a flow. The code itself is not: `mac` judges one, and `seed` lets whoever holds the server secret make
 /// the same mail again when nobody knows whether the first one arrived, on whatever node that happens.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,7 +108,7 @@ pub struct Flow {
     seed: [u8; 16],
     mac: [u8; 32],
     tries: u8,
-    used: bool,
+    state: State,
     until: Timestamp,
 }
 
@@ -140,7 +120,7 @@ impl Value for Flow {
     }
 
     fn pack(&self) -> Vec<u8> {
-        let mut bytes = vec![1, self.subject.purpose.number(), self.tries, u8::from(self.used)];
+        let mut bytes = vec![1, self.subject.purpose.number(), self.tries, self.state as u8];
         bytes.extend(self.seed);
         bytes.extend(self.mac);
         bytes.extend(self.subject.id.as_bytes());
@@ -150,7 +130,7 @@ impl Value for Flow {
     }
 
     fn unpack(bytes: &[u8], until: Timestamp) -> Option<Self> {
-        let (&[version, purpose, tries, used], rest) = bytes.split_first_chunk()?;
+        let (&[version, purpose, tries, state], rest) = bytes.split_first_chunk()?;
         let (seed, rest) = rest.split_first_chunk()?;
         let (mac, rest) = rest.split_first_chunk()?;
         let (id, rest) = rest.split_first_chunk()?;
@@ -161,8 +141,19 @@ impl Value for Flow {
             epoch: i64::from_be_bytes(*epoch),
             address: String::from_utf8(address.to_vec()).ok()?,
         };
-        (version == 1).then_some(Self { subject, seed: *seed, mac: *mac, tries, used: used != 0, until })
+        (version == 1).then_some(Self {
+            subject,
+            seed: *seed,
+            mac: *mac,
+            tries,
+            state: State::from_number(state)?,
+            until,
+        })
     }
+}
+
+fn key(id: &FlowId) -> Key<Flow> {
+    Key::new(id.tag(), &id.nonce())
 }
 
 /// What a MAC is made over: nothing can be moved from one purpose, subject, address, flow or code to another.
@@ -171,7 +162,7 @@ fn message(flow: &FlowId, subject: &Subject, code: &str) -> Vec<u8> {
     bytes.extend(subject.id.as_bytes());
     bytes.extend(u16::try_from(subject.address.len()).unwrap_or(u16::MAX).to_be_bytes());
     bytes.extend(subject.address.as_bytes());
-    bytes.extend(flow.0);
+    bytes.extend(flow.bytes());
     bytes.extend(code.as_bytes());
     bytes
 }
@@ -195,12 +186,12 @@ fn typed(text: &str) -> Option<SecretText> {
 /// # Errors
 /// When the store cannot answer.
 pub async fn arm(app: &App, id: &FlowId, subject: &Subject) -> EphemeralResult<Option<SecretText>> {
-    let (now, key) = (app.ambient.now(), id.key());
+    let (now, key) = (app.ambient.now(), key(id));
     let until = now.after(CODE_LIFETIME).after(DELIVERY);
     loop {
         let before = app.ephemeral.get(now, &key).await?;
         let (flow, code) = match &before {
-            Some(flow) if flow.used || flow.subject != *subject => return Ok(None),
+            Some(flow) if flow.state != State::Live || flow.subject != *subject => return Ok(None),
             Some(flow) => match recall(id, flow, &app.secrets) {
                 Some(code) => (Flow { until, ..flow.clone() }, code),
                 None => return Ok(None),
@@ -217,7 +208,7 @@ fn draw(id: &FlowId, subject: &Subject, until: Timestamp, app: &App) -> (Flow, S
     let seed = app.ambient.bytes();
     let code = digits(&app.secrets.code_draws(&seed).next().unwrap_or_default());
     let mac = app.secrets.code_macs(&message(id, subject, code.expose())).next().unwrap_or_default();
-    (Flow { subject: subject.clone(), seed, mac, tries: 0, used: false, until }, code)
+    (Flow { subject: subject.clone(), seed, mac, tries: 0, state: State::Live, until }, code)
 }
 
 /// The code that was drawn for this flow, by whichever secret made it.
@@ -239,9 +230,11 @@ impl Flow {
 /// # Errors
 /// When the store cannot answer; then the code works up to a minute longer.
 pub async fn mail_accepted(app: &App, id: &FlowId) -> EphemeralResult<()> {
-    let (now, key) = (app.ambient.now(), id.key());
+    let (now, key) = (app.ambient.now(), key(id));
     loop {
-        let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(()) };
+        let Some(before) = app.ephemeral.get(now, &key).await?.filter(|flow| flow.state == State::Live) else {
+            return Ok(());
+        };
         let after = Flow { until: now.after(CODE_LIFETIME), ..before.clone() };
         if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
             return Ok(());
@@ -263,14 +256,15 @@ pub struct Claimed {
 /// When the store cannot answer; the try may be counted then.
 pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> EphemeralResult<Option<Claimed>> {
     let (Some(id), Some(code)) = (FlowId::parse(flow), typed(code)) else { return Ok(None) };
-    let (now, key) = (app.ambient.now(), id.key());
+    let (now, key) = (app.ambient.now(), key(&id));
     loop {
         let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(None) };
-        if before.used || before.tries >= MOST_TRIES {
+        if before.state != State::Live || before.tries >= MOST_TRIES {
             return Ok(None);
         }
         let is_right = before.is_code(&id, &code, &app.secrets) && purposes.contains(&before.subject.purpose);
-        let after = Flow { tries: before.tries + 1, used: is_right, ..before.clone() };
+        let state = if is_right { State::Used } else { State::Live };
+        let after = Flow { tries: before.tries + 1, state, ..before.clone() };
         if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
             return Ok(is_right.then_some(Claimed { subject: after.subject, id }));
         }
@@ -282,14 +276,42 @@ pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> E
 /// # Errors
 /// When the store cannot answer; then the code is used up.
 pub async fn give_back(app: &App, claimed: &Claimed) -> EphemeralResult<()> {
-    let (now, key) = (app.ambient.now(), claimed.id.key());
+    let (now, key) = (app.ambient.now(), key(&claimed.id));
     loop {
-        let Some(before) = app.ephemeral.get(now, &key).await?.filter(|flow| flow.used) else { return Ok(()) };
-        let after = Flow { used: false, tries: before.tries.saturating_sub(1), ..before.clone() };
+        let Some(before) = app.ephemeral.get(now, &key).await?.filter(|flow| flow.state == State::Used) else {
+            return Ok(());
+        };
+        let after = Flow { state: State::Live, tries: before.tries.saturating_sub(1), ..before.clone() };
         if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
             return Ok(());
         }
     }
+}
+
+/// Notes that what a flow was for is done. For a while its id then counts as a device token of the person: who just
+/// reset a password must not wait because a stranger guesses at it.
+///
+/// # Errors
+/// When the store cannot answer; then it does not.
+pub async fn done(app: &App, claimed: &Claimed) -> EphemeralResult<()> {
+    let (now, key) = (app.ambient.now(), key(&claimed.id));
+    loop {
+        let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(()) };
+        let after = Flow { state: State::Done, until: now.after(VOUCHING), ..before.clone() };
+        if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// The person who reset the password with this flow a moment ago.
+///
+/// # Errors
+/// When the store cannot answer.
+pub async fn vouches_for(app: &App, id: &FlowId) -> EphemeralResult<Option<Uuid>> {
+    let flow = app.ephemeral.get(app.ambient.now(), &key(id)).await?;
+    let is_reset = |flow: &Flow| flow.state == State::Done && flow.subject.purpose == Purpose::Reset;
+    Ok(flow.filter(is_reset).map(|flow| flow.subject.id))
 }
 
 #[cfg(test)]
@@ -303,7 +325,7 @@ mod tests {
     #[test]
     fn a_flow_survives_the_packing() {
         let until = Timestamp::from_millis(1_795_344_960_000);
-        let flow = Flow { subject: subject(), seed: [1; 16], mac: [2; 32], tries: 4, used: true, until };
+        let flow = Flow { subject: subject(), seed: [1; 16], mac: [2; 32], tries: 4, state: State::Done, until };
         assert!(Flow::unpack(&flow.pack(), until) == Some(flow));
         assert!(Flow::unpack(&[2; 100], until).is_none());
     }
@@ -320,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_mac_is_bound_to_everything() {
-        let (a, b) = (FlowId([1; 20]), FlowId([2; 20]));
+        let (a, b) = (FlowId::from_bytes([1; 20]), FlowId::from_bytes([2; 20]));
         let base = message(&a, &subject(), "12345678");
         for other in [
             message(&b, &subject(), "12345678"),
@@ -331,15 +353,5 @@ mod tests {
         ] {
             assert_ne!(base, other);
         }
-    }
-
-    #[test]
-    fn a_flow_id_has_one_text() {
-        let id = FlowId([255; 20]);
-        let text = id.to_string();
-        assert_eq!((text.len(), FlowId::parse(&text)), (27, Some(id)));
-        let last = format!("{}9", &text[..26]);
-        assert!(FlowId::parse(&last).is_none(), "loose bits at the end");
-        assert!(FlowId::parse(&format!("{text}=")).is_none());
     }
 }

@@ -24,6 +24,7 @@ mod change_address;
 mod confirm;
 pub mod courier;
 pub mod flow;
+mod flow_id;
 mod resend;
 mod store;
 
@@ -34,23 +35,27 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-pub use flow::{Claimed, FlowId, Purpose};
+pub use flow::{Claimed, Purpose};
+pub use flow_id::FlowId;
 
 use crate::{
     accounts::Wanted,
     app::App,
     db::{Db, StoreResult, Timestamp, Tx},
     events::Origin,
+    http::{Limit, Limits},
     mail::{Mail, MailKind},
+    sessions::DeviceToken,
 };
 
 /// The routes of this slice.
-pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+pub fn routes(limits: &Limits) -> OpenApiRouter<App> {
+    let codes = OpenApiRouter::new()
         .routes(routes!(confirm::verify_email))
         .routes(routes!(resend::resend))
         .routes(routes!(change_address::request_change))
-        .routes(routes!(change_address::confirm_change))
+        .routes(routes!(change_address::confirm_change));
+    Limit::before(limits.codes.as_ref(), codes)
 }
 
 /// A flow as its starter sees it.
@@ -106,6 +111,15 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn person(self, person: Uuid) -> Self {
         Self { person: Some(person), ..self }
+    }
+
+    /// From a device with this token, if any; the worker finds out whether it is of the person whom the mail goes to.
+    #[must_use]
+    pub fn from_device(self, token: Option<DeviceToken>) -> Self {
+        match token {
+            Some(token) => self.with("device_of", token.person).with("device_made_at", token.made_at.millis()),
+            None => self,
+        }
     }
 
     /// With one more fact for the worker.
