@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
+mod doctor;
 mod mail;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
@@ -14,7 +15,7 @@ use crate::{
     ambient::Ambient,
     app::{self, App, open_database},
     config::{self, Config, Given},
-    http::serve,
+    http::{Gate, serve},
     keys::{self, KeyFiles, KeyRing, KeyState},
     telemetry,
 };
@@ -49,6 +50,8 @@ enum Command {
     /// The settings
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask the settings what they mean
+    Doctor(doctor::DoctorCommand),
     /// Print the API document (OpenAPI 3.1)
     Openapi,
 }
@@ -87,6 +90,12 @@ pub fn run() -> ExitCode {
         println!("{:#}", app::api_document(config.public_url.as_str()));
         return ExitCode::SUCCESS;
     }
+    if let Command::Doctor(command) = &command {
+        return match doctor::run(&config, command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(error.as_ref()),
+        };
+    }
     telemetry::start(config.log, &config.log_filter);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -99,7 +108,7 @@ pub fn run() -> ExitCode {
             Command::Keys(KeysCommand::List) => list_keys(&config).await,
             Command::Keys(KeysCommand::Generate) => generate_keys(&config).await,
             Command::Mail(command) => mail::run(&config, command).await,
-            Command::Config(ConfigCommand::Check) | Command::Openapi => Ok(()),
+            Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Doctor(_) => Ok(()),
         }
     });
     // Nobody waits for a hash that is still under way.
@@ -201,6 +210,7 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+    raise_file_limit(config.limits.connections);
     let app = App::build(config, Ambient::system()).await?;
     let config = &app.config;
     let (stop, stopped) = watch::channel(false);
@@ -215,12 +225,13 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
         Some(address) => Some(bind("LATCHKEY_INTERNAL_LISTEN", address).await?),
         None => None,
     };
-    let public = serve(public, app.router(), stopped.clone())?;
+    let gate = Gate::new(config.limits.connections, config.proxies.clone(), app.refusals.clone());
+    let public = serve(public, app.router(), gate, stopped.clone())?;
     let internal = match internal {
         // The probes' listener stays until the public one is drained.
         Some(listener) => {
             let (stop, stopped) = watch::channel(false);
-            Some((stop, serve(listener, app.internal_router(), stopped)?))
+            Some((stop, serve(listener, app.internal_router(), Gate::default(), stopped)?))
         }
         None => None,
     };
@@ -242,6 +253,21 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
     app.db.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes as many file descriptors as this process may have: the usual soft limit of 1024 is one client's connections.
+fn raise_file_limit(most_of_one: Option<usize>) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
+    let granted = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let most_of_one = most_of_one.and_then(|most| u64::try_from(most).ok());
+    if granted.zip(most_of_one).is_some_and(|(granted, most)| most >= granted) {
+        tracing::warn!(
+            granted,
+            "one address may take every file descriptor: lower LATCHKEY_MAX_CONNECTIONS_PER_ADDRESS or raise `ulimit -n`"
+        );
+    }
 }
 
 /// Says where everything is: as text on a terminal, as one log line in a pipe.
