@@ -164,7 +164,7 @@ async fn with_ones_own_token_that_session_goes_on(stack: Stack) {
     alice.me().await.is(200);
     alice.client.refresh(&alice.refresh).await.is(200);
     // Even if the store brings a record back.
-    app.ephemeral.open(app.ambient.now(), other.id, other.session, &record, 50).await.unwrap();
+    app.ephemeral.open(app.ambient.now(), other.id, other.session, &record, 50, &[]).await.unwrap();
     other.me().await.is_problem(401, "invalid_token");
     other.client.refresh(&other.refresh).await.is_problem(401, "invalid_refresh_token");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::{body::Body, http::Method};
-use latchkey::http::serve;
+use latchkey::http::{Gate, serve};
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -38,7 +38,7 @@ pub fn tests() -> Vec<Test> {
 async fn listening(app: &TestApp) -> (std::net::SocketAddr, watch::Sender<bool>) {
     let (stop, stopped) = watch::channel(false);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (serve(listener, app.router.clone(), stopped).unwrap().address, stop)
+    (serve(listener, app.router.clone(), Gate::default(), stopped).unwrap().address, stop)
 }
 
 /// Writes bytes and reads until the server closes, or for `patience`.

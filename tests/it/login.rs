@@ -56,8 +56,17 @@ async fn the_answer_is_what_the_contract_says(stack: Stack) {
     let tokens = reply.json();
     assert_eq!(
         tokens.as_object().unwrap().keys().collect::<Vec<_>>(),
-        ["access_token", "expires_in", "refresh_expires_in", "refresh_token", "session_id", "token_type"]
+        [
+            "access_token",
+            "device_token",
+            "expires_in",
+            "refresh_expires_in",
+            "refresh_token",
+            "session_id",
+            "token_type"
+        ]
     );
+    assert!(tokens["device_token"].as_str().unwrap().starts_with("lkd_"));
     assert_eq!(
         (&tokens["token_type"], &tokens["expires_in"], &tokens["refresh_expires_in"]),
         (&json!("Bearer"), &json!(300), &json!(7 * 86_400))

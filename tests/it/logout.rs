@@ -107,7 +107,7 @@ async fn everywhere_ends_every_session(stack: Stack) {
             person.client.refresh(&person.refresh).await.is_problem(401, "invalid_refresh_token");
         }
         // Even if the store brings a record back.
-        app.ephemeral.open(app.ambient.now(), there.id, there.session, &record, 50).await.unwrap();
+        app.ephemeral.open(app.ambient.now(), there.id, there.session, &record, 50, &[]).await.unwrap();
         there.me().await.is_problem(401, "invalid_token");
         let mut again = here.clone();
         again.sign_in().await;

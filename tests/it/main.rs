@@ -6,6 +6,7 @@
 //! and so does whatever else a test needs.
 //! `scripts/test` asks for all of them; a bare `cargo test` runs `embedded` and `once` and needs nothing.
 
+mod attempts;
 mod budgets;
 mod caps;
 mod change_address;
@@ -17,6 +18,7 @@ mod faults;
 mod house;
 mod http;
 mod keys;
+mod limits;
 mod login;
 mod logout;
 mod mail;
@@ -34,6 +36,7 @@ mod reset;
 mod rules;
 mod settings;
 mod smtp;
+mod sockets;
 mod support;
 mod tokens;
 mod verification;
@@ -49,8 +52,12 @@ fn limit() -> Duration {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most tests wait for a database, a mail server or a clock rather than for a core.
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    arguments.test_threads = arguments.test_threads.or(Some(3 * cores));
     let tests = [
+        attempts::tests(),
         budgets::tests(),
         caps::tests(),
         change_address::tests(),
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         house::tests(),
         http::tests(),
         keys::tests(),
+        limits::tests(),
         login::tests(),
         logout::tests(),
         mail::tests(),
@@ -79,6 +87,7 @@ fn main() -> ExitCode {
         rules::tests(),
         settings::tests(),
         smtp::tests(),
+        sockets::tests(),
         tokens::tests(),
         verification::tests(),
     ];

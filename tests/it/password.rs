@@ -47,7 +47,7 @@ async fn every_other_session_ends_and_the_current_one_goes_on(stack: Stack) {
     let record = app.ephemeral.find(app.ambient.now(), other.id, other.session).await.unwrap().unwrap();
     put(&alice, &change(NEW)).await.is(204);
     // Even if the store brings a record back.
-    app.ephemeral.open(app.ambient.now(), other.id, other.session, &record, 50).await.unwrap();
+    app.ephemeral.open(app.ambient.now(), other.id, other.session, &record, 50, &[]).await.unwrap();
     other.me().await.is_problem(401, "invalid_token");
     other.client.refresh(&other.refresh).await.is_problem(401, "invalid_refresh_token");
     alice.me().await.is(200);

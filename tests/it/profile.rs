@@ -139,7 +139,7 @@ async fn deleting_needs_the_password_and_ends_everything(stack: Stack) {
             delete(&alice, PASSWORD).await.is(204);
         }
         // Even if the store brings a record back.
-        app.ephemeral.open(app.ambient.now(), other.id, other.session, &record, 50).await.unwrap();
+        app.ephemeral.open(app.ambient.now(), other.id, other.session, &record, 50, &[]).await.unwrap();
         for person in [&alice, &other] {
             person.me().await.is_problem(401, "invalid_token");
             person.client.refresh(&person.refresh).await.is_problem(401, "invalid_refresh_token");

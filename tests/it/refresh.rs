@@ -141,7 +141,7 @@ async fn a_generation_ahead_heals_the_session(stack: Stack) {
         token = alice.client.refresh(&token).await.is(200).text("/refresh_token");
     }
     // The store fails over to a replica that had not heard of any of these.
-    app.ephemeral.open(now, alice.id, alice.session, &lost, 50).await.unwrap();
+    app.ephemeral.open(now, alice.id, alice.session, &lost, 50, &[]).await.unwrap();
     let healed = alice.client.refresh(&token).await.is(200).text("/refresh_token");
     assert_eq!(app.events("session_healed").await, 1);
     assert_eq!(
@@ -204,7 +204,7 @@ async fn a_session_that_comes_back_from_the_dead_stays_ended(stack: Stack) {
     let record = app.ephemeral.find(now, alice.id, alice.session).await.unwrap().unwrap();
     alice.client.post("/logout", json!({"refresh_token": alice.refresh})).await.is(204);
     // The store loses the deletion: a cut link, a promoted replica.
-    app.ephemeral.open(now, alice.id, alice.session, &record, 50).await.unwrap();
+    app.ephemeral.open(now, alice.id, alice.session, &record, 50, &[]).await.unwrap();
     alice.me().await.is_problem(401, "invalid_token");
     alice.client.refresh(&alice.refresh).await.is_problem(401, "invalid_refresh_token");
     assert_eq!(app.events("session_ended").await, 0, "nobody stole it");

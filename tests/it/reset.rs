@@ -39,7 +39,7 @@ async fn a_reset_signs_nobody_in_and_tells_the_person(stack: Stack) {
     assert!(!alice.is_signed_in().await && bob.is_signed_in().await);
     alice.client.refresh(&alice.refresh).await.is_problem(401, "invalid_refresh_token");
     // Even if the store brings a record back.
-    app.ephemeral.open(app.ambient.now(), alice.id, alice.session, &record, 50).await.unwrap();
+    app.ephemeral.open(app.ambient.now(), alice.id, alice.session, &record, 50, &[]).await.unwrap();
     assert!(!alice.is_signed_in().await);
     alice.client.refresh(&alice.refresh).await.is_problem(401, "invalid_refresh_token");
     assert_eq!(app.events("signed_in").await, 2, "only those of the personas");

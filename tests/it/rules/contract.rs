@@ -43,14 +43,21 @@ fn record(made: Timestamp) -> SessionRecord {
 }
 
 fn rotate(generation: u32) -> Rotate {
-    Rotate { generation, nonce_hash: [9; NONCE_HASH], epoch: Some(4), idle: 7 * DAY, grace: Duration::from_secs(30) }
+    Rotate {
+        generation,
+        nonce_hash: [9; NONCE_HASH],
+        epoch: Some(4),
+        idle: 7 * DAY,
+        grace: Duration::from_secs(30),
+        most_a_minute: 0,
+    }
 }
 
 async fn opened(stack: &Stack, record: &SessionRecord) -> (Ephemeral, Uuid, Uuid, crate::support::TestApp) {
     let app = stack.app_with(&[("LATCHKEY_REFRESH_ABSOLUTE_TTL", "3650d")]).await;
     let (user, session) = (Uuid::from_u128(0xA11CE), Uuid::from_u128(0x5E55));
     let store = app.ephemeral.clone();
-    store.open(record.made_at, user, session, record, 50).await.unwrap();
+    store.open(record.made_at, user, session, record, 50, &[]).await.unwrap();
     (store, user, session, app)
 }
 // ---- paste from here
@@ -63,9 +70,9 @@ async fn what_is_dead_by_its_absolute_lifetime_makes_room(stack: Stack) {
     // One dead by its own absolute lifetime, one by today's setting, which is shorter than that of its login.
     for (dead, absolute) in [(brief, 10 * DAY), (old, 30 * DAY)] {
         let used = SessionRecord { absolute, made_at: at(9 * 86_400 + 10), ..record(at(0)) };
-        store.open(at(9 * 86_400), user, living, &record(at(9 * 86_400)), 50).await.unwrap();
-        store.open(at(9 * 86_400 + 10), user, dead, &used, 50).await.unwrap();
-        store.open(at(10 * 86_400), user, Uuid::from_u128(5), &record(at(10 * 86_400)), 2).await.unwrap();
+        store.open(at(9 * 86_400), user, living, &record(at(9 * 86_400)), 50, &[]).await.unwrap();
+        store.open(at(9 * 86_400 + 10), user, dead, &used, 50, &[]).await.unwrap();
+        store.open(at(10 * 86_400), user, Uuid::from_u128(5), &record(at(10 * 86_400)), 2, &[]).await.unwrap();
         let alive = store.find(at(10 * 86_400), user, living).await.unwrap();
         assert!(alive.is_some(), "absolute {absolute:?}: the dead one made room");
         store.close_others(at(10 * 86_400), user, None).await.unwrap();
@@ -79,7 +86,7 @@ async fn of_many_logins_at_once_no_more_than_the_cap_stay(stack: Stack) {
         for number in 0..10 {
             let store = store.clone();
             let session = Uuid::from_u128(round * 1000 + number);
-            tasks.spawn(async move { store.open(at(1), user, session, &record(at(1)), 3).await.unwrap() });
+            tasks.spawn(async move { store.open(at(1), user, session, &record(at(1)), 3, &[]).await.unwrap() });
         }
         tasks.join_all().await;
         assert_eq!(store.list(at(1), user).await.unwrap().len(), 3, "round {round}");
@@ -125,7 +132,7 @@ async fn a_record_of_a_newer_layout_is_left_alone(stack: Stack) {
     // Nor is it in the way: at a cap of two there is room for two that this node knows.
     for number in 2..=4u32 {
         let now = at(u64::from(number));
-        store.open(now, user, Uuid::from_u128(u128::from(number)), &record(now), 2).await.unwrap();
+        store.open(now, user, Uuid::from_u128(u128::from(number)), &record(now), 2, &[]).await.unwrap();
     }
     assert_eq!(store.list(at(5), user).await.unwrap().len(), 2);
     assert!(is_untouched().await, "a login leaves it");
@@ -163,7 +170,7 @@ async fn a_key_lives_an_hour_longer_than_its_longest_session(stack: Stack) {
     assert!(matches!(store.rotate(at(0), user, session, &rotate(0)).await.unwrap(), Decision::Moved(_)));
     lives(7 * DAY + HOUR, "a refresh").await;
     // A briefer session beside it takes nothing away, neither at its login nor at its refresh.
-    store.open(at(0), user, Uuid::from_u128(2), &brief, 50).await.unwrap();
+    store.open(at(0), user, Uuid::from_u128(2), &brief, 50, &[]).await.unwrap();
     lives(7 * DAY + HOUR, "a briefer login").await;
     let short = Rotate { idle: HOUR, ..rotate(0) };
     assert!(matches!(store.rotate(at(0), user, Uuid::from_u128(2), &short).await.unwrap(), Decision::Moved(_)));

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use latchkey::http::serve;
+use latchkey::http::{Gate, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,7 +19,7 @@ pub fn tests() -> Vec<Test> {
 async fn listening(app: &TestApp) -> (std::net::SocketAddr, watch::Sender<bool>) {
     let (stop, stopped) = watch::channel(false);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    (serve(listener, app.router.clone(), stopped).unwrap().address, stop)
+    (serve(listener, app.router.clone(), Gate::default(), stopped).unwrap().address, stop)
 }
 
 async fn raw(address: std::net::SocketAddr, bytes: &[u8], patience: Duration) -> String {

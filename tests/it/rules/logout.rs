@@ -53,7 +53,7 @@ async fn everywhere_wants_a_person_and_a_grant_that_may_refresh(stack: Stack) {
     let now = app.ambient.now();
     let record = app.ephemeral.find(now, alice.id, alice.session).await.unwrap().unwrap();
     alice.client.post("/logout", json!({"refresh_token": alice.refresh})).await.is(204);
-    app.ephemeral.open(now, alice.id, alice.session, &record, 50).await.unwrap();
+    app.ephemeral.open(now, alice.id, alice.session, &record, 50, &[]).await.unwrap();
     everywhere(&alice.refresh).await;
 }
 

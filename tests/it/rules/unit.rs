@@ -46,7 +46,8 @@ fn a_very_long_password_is_refused_before_it_is_looked_at() {
 fn a_token_of_another_version_is_refused_though_we_signed_it() {
     let secrets = ServerSecrets::new(&[SecretBytes::new(vec![7; 32])]);
     let text = |version: u8| {
-        let (mut bytes, tag) = secrets.tag_refresh(|key_id| [vec![version, key_id], vec![1; 53]].concat());
+        let (mut bytes, tag) =
+            secrets.tag(latchkey::secret::Usage::Refresh, |key_id| [vec![version, key_id], vec![1; 53]].concat());
         bytes.extend(&tag[..16]);
         format!("lkr_{}", URL_SAFE_NO_PAD.encode(bytes))
     };

@@ -6,6 +6,11 @@ pub fn is_soak() -> bool {
     std::env::var("LATCHKEY_TEST_SCALE").is_ok_and(|scale| scale == "soak")
 }
 
+/// What a test lacks that takes minutes by its nature.
+pub fn only_in_a_soak() -> Option<&'static str> {
+    (!is_soak()).then_some("takes minutes; scripts/test --soak runs it")
+}
+
 fn pick(ci: usize, soak: usize) -> usize {
     if is_soak() { soak } else { ci }
 }
@@ -23,6 +28,11 @@ pub fn races() -> usize {
 /// Times that a server under load is killed.
 pub fn kills() -> usize {
     pick(5, 50)
+}
+
+/// Sockets that are slow at the same time.
+pub fn sockets() -> usize {
+    pick(300, 2000)
 }
 
 /// Requests that are dropped half-way.

@@ -83,6 +83,13 @@ impl Stack {
             ("LATCHKEY_ARGON2_MEMORY_KIB".to_owned(), "7168".to_owned()),
             ("LATCHKEY_ARGON2_ITERATIONS".to_owned(), "1".to_owned()),
             ("LATCHKEY_DB_POOL".to_owned(), "5".to_owned()),
+            // A test knocks as often as it likes, unless limits are its subject.
+            ("LATCHKEY_LIMIT_REGISTER".to_owned(), "off".to_owned()),
+            ("LATCHKEY_LIMIT_LOGIN".to_owned(), "off".to_owned()),
+            ("LATCHKEY_LIMIT_REFRESH".to_owned(), "off".to_owned()),
+            ("LATCHKEY_LIMIT_LOGOUT".to_owned(), "off".to_owned()),
+            ("LATCHKEY_LIMIT_CODES".to_owned(), "off".to_owned()),
+            ("LATCHKEY_LIMIT_ACCOUNT".to_owned(), "off".to_owned()),
         ];
         if self.kind != StackKind::Embedded {
             settings.push(("DATABASE_URL".to_owned(), self.database_url().await));
