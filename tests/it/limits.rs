@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&[StackKind::Embedded];
+    on_stacks![&[StackKind::Embedded, StackKind::PgRedis];
         each_route_has_its_limit_and_tells_it,
         a_limit_that_is_off_tells_nothing,
         a_network_is_one_client,

@@ -27,7 +27,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 fn quick() -> Vec<Test> {
-    on_stacks![&[StackKind::Embedded];
+    on_stacks![&[StackKind::Embedded, StackKind::PgRedis];
         a_resting_connection_is_kept_longer_than_proxies_keep_theirs,
         a_head_that_drips_in_is_cut_off_also_on_a_connection_that_rested,
         who_reads_no_answers_is_cut_off,
