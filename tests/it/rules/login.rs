@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
         two_people_with_one_password_have_two_hashes,
         a_hash_of_the_older_argon2_version_is_made_anew,
         a_stored_tag_of_few_bytes_is_an_alarm,
+        every_refusal_of_a_login_costs_one_current_hash,
     ]);
     tests
 }
@@ -86,5 +87,28 @@ async fn an_event_tells_who_where_and_by_which_request(stack: Stack) {
     ] {
         let sql = format!("SELECT COUNT(*) FROM events WHERE kind = '{kind}' AND {complete} AND {more}");
         assert_eq!(app.number(&sql).await, number, "{kind}: {more}");
+    }
+}
+
+/// Counted in memory that was written, since a clock on a busy machine tells nothing.
+async fn every_refusal_of_a_login_costs_one_current_hash(stack: Stack) {
+    let settings = [("LATCHKEY_HASH_THREADS", "1"), ("LATCHKEY_ARGON2_ITERATIONS", "2")];
+    let app = stack.app_with(&settings).await;
+    for name in ["wrong", "disabled", "passwordless"] {
+        app.person(name).await;
+    }
+    app.sql("UPDATE users SET status = 'disabled' WHERE username = 'disabled'").await;
+    app.sql("UPDATE users SET password_hash = NULL WHERE username = 'passwordless'").await;
+    let spent = async || app.hasher.run(|memory| memory.spent()).await.unwrap();
+    for (name, password) in [
+        ("wrong@example.com", "a wrong password"),
+        ("disabled@example.com", PASSWORD),
+        ("passwordless@example.com", PASSWORD),
+        ("unknown@example.com", PASSWORD),
+        ("no address at all", PASSWORD),
+    ] {
+        let before = spent().await;
+        app.anonymous().login(name, password).await.is_problem(401, "invalid_credentials");
+        assert_eq!(spent().await - before, 2 * 7168, "{name}");
     }
 }
