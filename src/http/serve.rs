@@ -180,3 +180,20 @@ fn attend(graceful: &GracefulShutdown, stream: TcpStream, peer: SocketAddr, rout
         drop(place);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_64_has_the_connections_of_one_address() {
+        let gate = Gate::new(Some(1), TrustedProxies::default(), Refusals::default());
+        let enter = |address: &str| gate.enter(address.parse().unwrap());
+        let held = enter("2001:db8::1");
+        assert!(held.is_some() && enter("2001:db8::ffff:2").is_none());
+        assert!(enter("2001:db8:0:1::1").is_some(), "another one");
+        drop(held);
+        assert!(enter("2001:db8::ffff:2").is_some(), "a place that was given back");
+        assert_eq!(gate.refusals.connections(), 1);
+    }
+}
