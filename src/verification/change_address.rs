@@ -7,7 +7,7 @@ use axum::{Json as JsonBody, extract::State, http::StatusCode};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Accepted, Purpose, Request, confirm::CodeRequest, flow, resend::invalid_email, start};
+use super::{Accepted, Purpose, Request, ask::invalid_email, confirm::CodeRequest, flow, start};
 use crate::{
     accounts::{self, Caller, confirm, post_notice},
     app::App,

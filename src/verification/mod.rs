@@ -19,6 +19,7 @@
 //! could have us deliver any text to anybody. The same mail carries no link, so no puzzled click blesses a stranger's
 //! account.
 
+mod ask;
 pub mod caps;
 mod change_address;
 mod confirm;
@@ -35,6 +36,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
+pub use ask::{AddressRequest, ask};
 pub use flow::{Claimed, Purpose};
 pub use flow_id::FlowId;
 

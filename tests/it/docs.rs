@@ -118,7 +118,7 @@ fn no_two_operations_share_a_body_by_accident() {
     assert!(users.len() > 8, "{users:?}");
     users.retain(|_, users| users.len() > 1);
     let shared: Vec<&str> = users.keys().map(String::as_str).collect();
-    assert_eq!(shared, ["CodeRequest", "DeleteRequest"], "{users:?}");
+    assert_eq!(shared, ["AddressRequest", "CodeRequest", "DeleteRequest"], "{users:?}");
 }
 
 fn the_document_refers_to_nothing_that_is_not_there() {
