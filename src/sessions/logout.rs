@@ -8,7 +8,7 @@ use axum::{extract::State, http::StatusCode};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{RefreshToken, end_until, refresh::claim, store};
+use super::{Ledger, RefreshToken, refresh::claim};
 use crate::{
     accounts::{self, Caller, person_in_session},
     app::App,
@@ -109,32 +109,11 @@ async fn end_one(app: &App, origin: &Origin, person: Uuid, session: Uuid) -> Res
     let span = tracing::Span::current();
     span.record("person", tracing::field::display(person));
     span.record("session", tracing::field::display(session));
-    let now = app.ambient.now();
-    let mut tx = app.db.begin(now).await?;
-    if store::end(&mut tx, session, person, end_until(app, now)).await? {
-        Event::new(Kind::SignedOut).person(person).session(session).from(origin).record(&mut tx, &app.ambient).await?;
-    }
-    tx.commit().await?;
-    app.ephemeral.close(person, session).await?;
-    Ok(())
+    let event = Event::new(Kind::SignedOut).person(person).session(session).from(origin);
+    Ok(Ledger::of(app).end(person, session, event).await?)
 }
 
-/// The epoch ends them all, durably and wherever their records are; removing the records is tidiness. If that fails, the
-/// answer is still yes: everything ended, and the client could not ask again with a credential that ended too.
 async fn end_all(app: &App, origin: &Origin, person: Uuid) -> Result<(), ApiError> {
-    let now = app.ambient.now();
-    let mut tx = app.db.begin(now).await?;
-    if accounts::next_epoch(&mut tx, person).await?.is_some() {
-        Event::new(Kind::SignedOut)
-            .person(person)
-            .from(origin)
-            .with("all", "true")
-            .record(&mut tx, &app.ambient)
-            .await?;
-    }
-    tx.commit().await?;
-    if let Err(error) = app.ephemeral.close_others(now, person, None).await {
-        tracing::warn!(%error, "the records of ended sessions stay until they expire");
-    }
-    Ok(())
+    let event = Event::new(Kind::SignedOut).person(person).from(origin).with("all", "true");
+    Ok(Ledger::of(app).end_all(person, None, event).await?)
 }

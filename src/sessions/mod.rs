@@ -15,22 +15,25 @@
 //! one transaction) before the record goes and the client is told.
 //!
 //! Logout: 1. the credential names the session. 2. SQL remembers the end, with the event. 3. The record goes. 204 only
-//! after both: Redis alone can lose a deletion, and a session that somebody was told is over may not come back.
+//! after both: Redis alone can lose a deletion, and a session that somebody was told is over may not come back. The same
+//! way ([`Ledger`]) go all other ends: of one session out of the list (`revoke.rs`), of all others, by an operator.
 
 mod device;
 pub mod device_token;
+mod ledger;
+mod list;
 mod login;
 mod logout;
 mod refresh;
 mod refresh_token;
+mod revoke;
 mod store;
 mod tokens;
-
-use std::time::Duration;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use device_token::DeviceToken;
+pub use ledger::Ledger;
 pub use refresh_token::RefreshToken;
 
 use crate::{
@@ -39,20 +42,14 @@ use crate::{
     http::{Limit, Limits},
 };
 
-/// How much longer than a session could live its end is remembered: nodes' clocks and settings may differ.
-const END_MARGIN: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// The routes of this slice.
 pub fn routes(limits: &Limits) -> OpenApiRouter<App> {
     let limited = |limit: &Option<Limit>, routes| Limit::before(limit.as_ref(), OpenApiRouter::new().routes(routes));
     limited(&limits.login, routes!(login::login))
         .merge(limited(&limits.refresh, routes!(refresh::refresh)))
         .merge(limited(&limits.logout, routes!(logout::logout)))
-}
-
-/// Until when the end of a session that may have been opened just now must be remembered.
-fn end_until(app: &App, now: Timestamp) -> Timestamp {
-    now.after(app.config.tokens.refresh_absolute_ttl).after(END_MARGIN)
+        .routes(routes!(list::list_sessions, revoke::revoke_others))
+        .routes(routes!(revoke::revoke_session))
 }
 
 /// Forgets a batch of ends of sessions that could not be alive any more, and tells how many there were.

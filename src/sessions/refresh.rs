@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{Json as JsonBody, extract::State};
 use utoipa::ToSchema;
 
-use super::{RefreshToken, end_until, store, tokens};
+use super::{Ledger, RefreshToken, store, tokens};
 use crate::{
     accounts::{self, post_notice},
     app::App,
@@ -177,7 +177,7 @@ async fn note_heal(app: &App, origin: &Origin, token: &RefreshToken) -> StoreRes
 async fn end_stolen(app: &App, origin: &Origin, token: &RefreshToken) -> StoreResult<()> {
     let now = app.ambient.now();
     let mut tx = app.db.begin(now).await?;
-    if store::end(&mut tx, token.session, token.person, end_until(app, now)).await? {
+    if store::end(&mut tx, token.session, token.person, Ledger::of(app).end_until(now)).await? {
         tracing::warn!("a refresh token was used twice; its session is ended");
         Event::new(Kind::SessionEnded)
             .person(token.person)

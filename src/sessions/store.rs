@@ -3,7 +3,7 @@
 use futures_util::TryFutureExt;
 use uuid::Uuid;
 
-use crate::db::{StoreResult, Timestamp, Tx, on};
+use crate::db::{Conn, StoreResult, Timestamp, Tx, on};
 
 /// Remembers that a session is over. `false` when that was remembered already.
 pub(super) async fn end(tx: &mut Tx, session: Uuid, person: Uuid, until: Timestamp) -> StoreResult<bool> {
@@ -15,6 +15,13 @@ pub(super) async fn end(tx: &mut Tx, session: Uuid, person: Uuid, until: Timesta
     .bind(until)
     .execute(c)
     .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// The sessions of this person whose ends are remembered.
+pub(super) async fn ended(conn: &mut Conn, person: Uuid) -> StoreResult<Vec<Uuid>> {
+    on!(conn, |c| sqlx::query_scalar("SELECT session_id FROM ended_sessions WHERE user_id = $1")
+        .bind(person)
+        .fetch_all(c))
 }
 
 /// Drops ends that are past their `until`.

@@ -34,6 +34,7 @@ mod register;
 mod required;
 mod reset;
 mod rules;
+mod sessions;
 mod settings;
 mod smtp;
 mod sockets;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         required::tests(),
         reset::tests(),
         rules::tests(),
+        sessions::tests(),
         settings::tests(),
         smtp::tests(),
         sockets::tests(),
