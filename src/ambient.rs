@@ -4,12 +4,16 @@
 //! hour or draw the same nonce twice, and a reader finds every use by one name. `clippy.toml` forbids the side doors.
 //!
 //! Two enums rather than two traits: there are exactly two kinds of each, and an enum costs no indirection and no type
-//! parameter in the forty places that hold one. Monotonic time (timeouts, waiting in queues) is not wall-clock time and
-//! stays with `std::time::Instant` and `tokio::time`.
+//! parameter in the forty places that hold one. Monotonic time of timeouts and of waiting in queues is not wall-clock time
+//! and stays with `std::time::Instant` and `tokio::time`; how long something has been kept is asked here
+//! ([`Ambient::elapsed`]), so that a test need not wait.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use aws_lc_rs::{digest, rand};
@@ -67,6 +71,18 @@ impl Ambient {
                 Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
             Clock::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// How long this process has run, near enough: it never goes back, whatever is done to the machine's clock.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        match &self.clock {
+            Clock::System => START.elapsed(),
+            Clock::Manual(millis) => {
+                Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or_default())
+            }
         }
     }
 

@@ -46,6 +46,10 @@ use crate::{
 
 /// How often a node looks whether the ring changed.
 const RING_PERIOD: Duration = Duration::from_secs(2);
+/// How often what is kept of callers in memory and not asked for any more is dropped.
+const RECENT_PERIOD: Duration = Duration::from_secs(2);
+/// The same for tokens whose signature was checked.
+const VERIFIED_PERIOD: Duration = Duration::from_secs(60);
 /// How often what is dead is swept.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
 
@@ -68,6 +72,8 @@ pub struct Parts {
     pub hasher: Hasher,
     /// The key ring.
     pub keys: KeyRing,
+    /// What was read of callers a moment ago.
+    pub recent: accounts::Recent,
     /// The server secrets.
     pub secrets: ServerSecrets,
     /// What it takes to send a mail.
@@ -235,6 +241,7 @@ impl App {
             ephemeral,
             hasher,
             keys: ring,
+            recent: accounts::Recent::default(),
             secrets,
             post,
             refusals: Refusals::default(),
@@ -298,6 +305,19 @@ impl App {
                 tokio::time::sleep(RING_PERIOD).await;
                 if let Err(error) = app.keys.reload(&app.db).await {
                     tracing::warn!(%error, "cannot read the key ring; going on with what is known");
+                }
+            }
+        });
+        let app = self.clone();
+        tokio::spawn(async move {
+            let (mut passed, period) = (Duration::ZERO, RECENT_PERIOD);
+            while !app.is_stopping() {
+                tokio::time::sleep(period).await;
+                app.recent.turn();
+                passed += period;
+                if passed >= VERIFIED_PERIOD {
+                    passed = Duration::ZERO;
+                    app.keys.forget_unused();
                 }
             }
         });

@@ -16,7 +16,7 @@
 //!   attempts.
 //! - [`hashing`]: Argon2id on threads of its own.
 //! - [`keys`]: the ring of ES256 keys; signing and verifying access tokens.
-//! - [`clocks`]: comparing them at start.
+//! - `generations`: bounded maps of what was used lately; [`clocks`]: comparing them at start.
 //! - [`names`]: canonical addresses and usernames.
 //! - [`ambient`]: the only doors to time and randomness; [`secret`]: things that must not be printed.
 //! - [`config`]: every setting; [`app`]: how it is all put together; [`cli`]: the commands.
@@ -33,6 +33,7 @@ pub mod db;
 pub mod ephemeral;
 pub mod error;
 pub mod events;
+mod generations;
 pub mod hashing;
 pub mod http;
 pub mod keys;

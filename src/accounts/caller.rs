@@ -1,18 +1,24 @@
-//! Who is calling: a person in a living session. A handler that takes a [`Caller`] cannot be reached by anybody else.
+//! Who is calling: a person in a living session. A handler that takes a [`Caller`] or a [`RecentCaller`] cannot be
+//! reached by anybody else.
+
+use std::sync::Arc;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use uuid::Uuid;
 
-use super::{Person, person_in_session};
+use super::{
+    Person, person_in_session,
+    recent::{Arrival, Outcome, Seen},
+};
 use crate::{
     app::App,
     error::{ApiError, Code},
     http::{Bearer, finish},
-    keys::AccessClaims,
+    keys::VerifiedToken,
     secret::SecretText,
 };
 
-/// A signed-in person.
+/// A signed-in person, as both stores have it now: for acts.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The person.
@@ -36,39 +42,61 @@ impl Caller {
     /// # Errors
     /// `invalid_token`, or `unavailable` when a store does not answer: then nobody is let in.
     pub async fn authenticate(app: &App, token: &SecretText) -> Result<Self, ApiError> {
-        let claims = verify(app, token)?;
-        let (person, session) = (claims.sub, claims.sid);
-        let app = app.clone();
-        // A task of its own, since a statement that is dropped half-way costs its connection.
-        let read = finish(async move {
-            let read_person = async {
-                let mut conn = app.db.read().await?;
-                person_in_session(&mut conn, person, session).await
-            };
-            // Both stores at the same time: neither answer depends on the other.
-            let now = app.ambient.now();
-            let (record, person) = tokio::join!(app.ephemeral.find(now, person, session), read_person);
-            Ok((record?, person?))
-        });
-        let (Some(record), Some(person)) = read.await? else { return Err(Code::InvalidToken.into()) };
-        if record.epoch != person.epoch {
-            return Err(Code::InvalidToken.into());
-        }
-        Ok(Self { person, session })
+        let token = verify(app, token)?;
+        let seen = read(app.clone(), token.person, token.session).await?.ok_or(Code::InvalidToken)?;
+        Ok(Self { person: seen.person.clone(), session: token.session })
     }
 }
 
-/// The claims of an access token that may be used here now, whether or not its session lives.
+/// A signed-in person, as both stores had it less than half a second ago: for looking at oneself (`recent.rs`).
+#[derive(Clone, Debug)]
+pub(super) struct RecentCaller(Arc<Seen>);
+
+impl RecentCaller {
+    pub(super) fn person(&self) -> &Person {
+        &self.0.person
+    }
+}
+
+impl FromRequestParts<App> for RecentCaller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let Bearer(token) = <Bearer as FromRequestParts<App>>::from_request_parts(parts, app).await?;
+        let VerifiedToken { person, session, .. } = verify(app, &token)?;
+        let arrival =
+            Arrival { at: app.ambient.elapsed(), changes: app.db.changes().of(person), now: app.ambient.now() };
+        let seen = app.recent.find(person, session, arrival, || read(app.clone(), person, session)).await?;
+        seen.map(Self).ok_or_else(|| Code::InvalidToken.into())
+    }
+}
+
+/// Reads both stores at the same time: neither answer depends on the other. In a task of its own, since a statement that
+/// is dropped half-way costs its connection.
+fn read(app: App, person: Uuid, session: Uuid) -> impl Future<Output = Outcome> + Send + 'static {
+    finish(async move {
+        let read_person = async {
+            let mut conn = app.db.read().await?;
+            person_in_session(&mut conn, person, session).await
+        };
+        let now = app.ambient.now();
+        let (record, person) = tokio::join!(app.ephemeral.find(now, person, session), read_person);
+        let (Some(record), Some(person)) = (record?, person?) else { return Ok(None) };
+        Ok((record.epoch == person.epoch).then(|| Arc::new(Seen { person, expires_at: record.expires_at() })))
+    })
+}
+
+/// What an access token says that may be used here now, whether or not its session lives.
 ///
 /// # Errors
 /// `invalid_token`.
-pub fn verify(app: &App, token: &SecretText) -> Result<AccessClaims, ApiError> {
-    let claims = app
+pub fn verify(app: &App, token: &SecretText) -> Result<VerifiedToken, ApiError> {
+    let token = app
         .keys
         .verify(token.expose(), app.ambient.now())
         .map_err(|fault| ApiError::new(Code::InvalidToken).caused_by(fault))?;
     let span = tracing::Span::current();
-    span.record("person", tracing::field::display(claims.sub));
-    span.record("session", tracing::field::display(claims.sid));
-    Ok(claims)
+    span.record("person", tracing::field::display(token.person));
+    span.record("session", tracing::field::display(token.session));
+    Ok(token)
 }

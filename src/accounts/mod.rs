@@ -14,7 +14,8 @@
 //! 4. Then the session store is tidied. A deletion wipes the hash at once and frees the address; the rest of the row goes
 //! after `LATCHKEY_DELETED_RETENTION` ([`sweep`]).
 //!
-//! A signed-in request ([`Caller`]): token → session record and person, both stores at once → same epoch, not ended.
+//! A signed-in request ([`Caller`]): token → session record and person, both stores at once → same epoch, not ended. Who
+//! looks at oneself gets what was read less than half a second ago (`recent.rs`).
 //! `Caller` lives here and not in `http/`, because it reads a person, and the kernel knows no slice.
 
 pub mod attempts;
@@ -24,6 +25,7 @@ mod delete;
 mod me;
 mod model;
 mod notice;
+mod recent;
 mod register;
 mod store;
 mod update;
@@ -37,6 +39,7 @@ pub use caller::{Caller, verify};
 pub use confirm::{Confirmed, NotConfirmed, confirm};
 pub use model::{Addressee, Credentials, Person, Status, User};
 pub use notice::post_notice;
+pub use recent::Recent;
 pub use register::Wanted;
 
 use crate::{

@@ -89,6 +89,7 @@ pub(super) async fn note_sign_in(
     new_hash: &str,
     (epoch, devices): (i64, &[String]),
 ) -> StoreResult<bool> {
+    tx.touches(person);
     let now = tx.now();
     on!(tx, |c| sqlx::query_scalar(
         "UPDATE users SET last_login_at = $2,
@@ -117,6 +118,7 @@ pub(super) async fn credentials_by_id(conn: &mut Conn, person: Uuid) -> StoreRes
 
 /// Changes the names that `patch` gives, while the epoch is `epoch` and the username is nobody else's.
 pub(super) async fn update(tx: &mut Tx, person: Uuid, epoch: i64, patch: &Patch) -> StoreResult<Option<Person>> {
+    tx.touches(person);
     let now = tx.now();
     let (username, key) = patch.username.clone().flatten().unzip();
     on!(tx, |c| sqlx::query_as(
@@ -156,6 +158,7 @@ pub(super) async fn replace_password(
     confirmed: &Confirmed,
     hash: &str,
 ) -> StoreResult<Option<i64>> {
+    tx.touches(person);
     let now = tx.now();
     on!(tx, |c| sqlx::query_scalar(
         "UPDATE users SET password_hash = $4, epoch = epoch + 1, updated_at = $5
@@ -172,6 +175,7 @@ pub(super) async fn replace_password(
 
 /// Ends the account: no hash, no sessions, and the keys are free. `false` when the person changed meanwhile.
 pub(super) async fn delete(tx: &mut Tx, person: Uuid, epoch: i64) -> StoreResult<bool> {
+    tx.touches(person);
     let now = tx.now();
     on!(tx, |c| sqlx::query(
         "UPDATE users SET deleted_at = $3, updated_at = $3, password_hash = NULL, devices = '[]', epoch = epoch + 1
@@ -209,6 +213,7 @@ pub(super) async fn purge(tx: &mut Tx, instant: Timestamp) -> StoreResult<u64> {
 }
 
 pub(super) async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<i64>> {
+    tx.touches(person);
     on!(tx, |c| sqlx::query_scalar("UPDATE users SET epoch = epoch + 1 WHERE id = $1 RETURNING epoch")
         .bind(person)
         .fetch_optional(c))
@@ -236,6 +241,7 @@ pub(super) async fn addressee_by_id(conn: &mut Conn, person: Uuid) -> StoreResul
 
 /// `false` when the person changed meanwhile.
 pub(super) async fn verify_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) -> StoreResult<bool> {
+    tx.touches(person);
     let now = tx.now();
     on!(tx, |c| sqlx::query(
         "UPDATE users SET email_verified = TRUE, updated_at = $4
@@ -258,6 +264,7 @@ pub(super) async fn reset_password(
     email: &str,
     hash: &str,
 ) -> StoreResult<bool> {
+    tx.touches(person);
     let now = tx.now();
     on!(tx, |c| sqlx::query(
         "UPDATE users SET password_hash = $4, epoch = epoch + 1, updated_at = $5, email_verified = TRUE,
@@ -279,6 +286,7 @@ pub(super) async fn reset_password(
 
 /// Tells the new epoch; `None` when the person changed meanwhile or the address is somebody's.
 pub(super) async fn change_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) -> StoreResult<Option<i64>> {
+    tx.touches(person);
     let now = tx.now();
     on!(tx, |c| sqlx::query_scalar(
         "UPDATE users SET email = $3, email_verified = TRUE, epoch = epoch + 1, updated_at = $4

@@ -57,7 +57,11 @@ impl Db {
         let write = pool(1).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
         // Readers open when they are needed: a start should not wait for them.
         let read = pool(SQLITE_READERS).connect_lazy_with(options);
-        Ok(Self { pools: Pools::Sqlite { read, write }, asked: std::sync::Arc::default() })
+        Ok(Self {
+            pools: Pools::Sqlite { read, write },
+            asked: std::sync::Arc::default(),
+            changes: std::sync::Arc::default(),
+        })
     }
 
     /// Connects to PostgreSQL.
@@ -94,7 +98,7 @@ impl Db {
             .connect_with(options)
             .await
             .map_err(OpenError::Connect)?;
-        Ok(Self { pools: Pools::Postgres(pool), asked: std::sync::Arc::default() })
+        Ok(Self { pools: Pools::Postgres(pool), asked: std::sync::Arc::default(), changes: std::sync::Arc::default() })
     }
 
     /// Brings the schema up to date. Of several nodes that start at once on PostgreSQL one does it while the others wait

@@ -13,6 +13,7 @@
 //! 3. SQLite has one writer at a time. One pool of one connection makes writers queue in order in this process instead
 //!    of sleeping on `SQLITE_BUSY`; readers have a pool of their own (WAL).
 
+mod changes;
 mod connect;
 mod types;
 
@@ -27,7 +28,9 @@ use std::{
 
 use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
 use tokio::time::{Instant, error::Elapsed, timeout_at};
+use uuid::Uuid;
 
+pub use changes::Changes;
 pub use connect::OpenError;
 pub use types::Timestamp;
 
@@ -118,6 +121,7 @@ impl From<StoreError> for crate::error::ApiError {
 pub struct Db {
     pools: Pools,
     asked: Arc<Asked>,
+    changes: Arc<Changes>,
 }
 
 #[derive(Clone, Debug)]
@@ -158,7 +162,7 @@ impl Db {
         };
         conn.control(begin).await?;
         conn.unfinished = true;
-        Ok(Tx { conn, now })
+        Ok(Tx { conn, now, touched: Vec::new(), changes: Arc::clone(&self.changes) })
     }
 
     async fn conn(&self, write: bool) -> StoreResult<Conn> {
@@ -202,6 +206,12 @@ impl Db {
     #[must_use]
     pub fn asked(&self) -> &Asked {
         &self.asked
+    }
+
+    /// Which people this process has changed.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Whether this is the embedded database.
@@ -314,9 +324,16 @@ fn give_back<D: sqlx::Database>(mut connection: PoolConnection<D>, is_broken: bo
 pub struct Tx {
     conn: Conn,
     now: Timestamp,
+    touched: Vec<Uuid>,
+    changes: Arc<Changes>,
 }
 
 impl Tx {
+    /// Says that this transaction writes what is true of this person: what was read before its end is old after it.
+    pub fn touches(&mut self, person: Uuid) {
+        self.touched.push(person);
+    }
+
     /// The one instant of everything this transaction writes.
     #[must_use]
     pub fn now(&self) -> Timestamp {
@@ -331,6 +348,15 @@ impl Tx {
         self.conn.control("COMMIT").await?;
         self.conn.unfinished = false;
         Ok(())
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        // After the commit, and after one that failed, too: it may have happened.
+        for person in &self.touched {
+            self.changes.note(*person);
+        }
     }
 }
 

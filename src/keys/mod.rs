@@ -9,6 +9,7 @@
 //!    with what it had.
 //! 4. Tokens are signed with the `active` key; a node that lacks that file signs with the newest published key it holds
 //!    and warns; with none it cannot sign, and verifies all the same.
+//! 5. A token whose signature was found right is remembered for as long as it is used (`keys/verified.rs`).
 //!
 //! jsonwebtoken gives the types (`Jwk`, thumbprint, header). Its `encode` and `decode` parse the EC key for every token
 //! and compare with the system clock, so the two calls they end in, one ECDSA sign and one verify by aws-lc-rs, are
@@ -19,8 +20,10 @@ mod files;
 mod ring;
 mod store;
 mod token;
+mod verified;
 
 pub use claims::{AccessClaims, Audience};
 pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
 pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey, check_secrets, server_secrets};
 pub use token::{MOST_TOKEN_BYTES, Signer, TokenFault};
+pub use verified::VerifiedToken;

@@ -10,9 +10,10 @@ use aws_lc_rs::signature::ParsedPublicKey;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 
 use super::{
-    AccessClaims, FileFaults, KeyFiles, PrivateKey, TokenFault,
+    FileFaults, KeyFiles, PrivateKey, TokenFault, VerifiedToken,
     store::{self, KeyRow},
     token::{self, Signer},
+    verified::{Fingerprint, Verified},
 };
 use crate::{
     ambient::Ambient,
@@ -129,6 +130,7 @@ struct Snapshot {
     rows: Vec<KeyRow>,
     verifying: HashMap<String, (Arc<ParsedPublicKey>, Option<Timestamp>)>,
     signer: Option<Arc<Signer>>,
+    verified: Verified,
 }
 
 impl fmt::Debug for KeyRing {
@@ -236,6 +238,7 @@ impl KeyRing {
                 rows: Vec::new(),
                 verifying: HashMap::new(),
                 signer: None,
+                verified: Verified::default(),
             }))),
         };
         ring.reload(db).await?;
@@ -286,18 +289,31 @@ impl KeyRing {
         self.snapshot().signer.clone().ok_or(NoSigningKey)
     }
 
-    /// The claims of a token that is authentic and may be used at Latchkey's own endpoints now.
+    /// What a token says that is authentic and may be used at Latchkey's own endpoints now.
     ///
     /// # Errors
     /// Why not, for the log.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessClaims, TokenFault> {
-        let snapshot = self.snapshot();
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenFault> {
+        let (snapshot, fingerprint) = (self.snapshot(), Fingerprint::of(token));
+        if let Some(known) = snapshot.verified.get(&fingerprint) {
+            return known.judge(now).map(|()| known);
+        }
+        let mut key_until = None;
         let claims = token::authentic(token, |kid| {
             let (key, until) = snapshot.verifying.get(kid)?;
+            key_until = *until;
             until.is_none_or(|until| now < until).then(|| Arc::clone(key))
         })?;
-        token::judge(&claims, &self.issuer, now)?;
-        Ok(claims)
+        token::judge(&claims, &self.issuer)?;
+        let verified = VerifiedToken::new(&claims, key_until);
+        verified.judge(now)?;
+        snapshot.verified.remember(fingerprint, verified);
+        Ok(verified)
+    }
+
+    /// Forgets tokens that were not used since the last time, so that memory comes back.
+    pub fn forget_unused(&self) {
+        self.snapshot().verified.turn();
     }
 
     /// The public keys that may verify at `now`, `next` included (RFC 7517 §5).
@@ -350,7 +366,7 @@ impl Snapshot {
             rows.iter().filter(|row| matches!(row.state, KeyState::Next | KeyState::Active)).rfind(held)
         });
         let signer = signs.and_then(|row| private.get(&row.kid)).cloned();
-        Self { rows, verifying, signer }
+        Self { rows, verifying, signer, verified: Verified::default() }
     }
 }
 

@@ -140,9 +140,8 @@ fn object<T: serde::de::DeserializeOwned>(json: &[u8]) -> Option<T> {
     (json.trim_ascii_start().first() == Some(&b'{')).then(|| serde_json::from_slice(json).ok())?
 }
 
-/// Judges what an authentic token claims, for Latchkey's own endpoints.
-pub(super) fn judge(claims: &AccessClaims, issuer: &str, now: Timestamp) -> Result<(), TokenFault> {
-    let now = now.seconds();
+/// Judges for whom an authentic token is, for Latchkey's own endpoints. That stands as long as the token does.
+pub(super) fn judge(claims: &AccessClaims, issuer: &str) -> Result<(), TokenFault> {
     if claims.iss != issuer {
         return Err(TokenFault::ForeignIssuer);
     }
@@ -152,11 +151,17 @@ pub(super) fn judge(claims: &AccessClaims, issuer: &str, now: Timestamp) -> Resu
     if !claims.scope.split(' ').any(|word| word == ACCOUNT) {
         return Err(TokenFault::WrongScope);
     }
-    if now >= claims.exp.saturating_add(EXPIRY_LEEWAY) {
+    Ok(())
+}
+
+/// Judges the times of a token, in seconds since the Unix epoch.
+pub(super) fn judge_times(exp: i64, iat: i64, nbf: Option<i64>, now: Timestamp) -> Result<(), TokenFault> {
+    let now = now.seconds();
+    if now >= exp.saturating_add(EXPIRY_LEEWAY) {
         return Err(TokenFault::Expired);
     }
     let latest = now.saturating_add(FUTURE_LEEWAY);
-    if claims.iat > latest || claims.nbf.is_some_and(|not_before| not_before > latest) {
+    if iat > latest || nbf.is_some_and(|not_before| not_before > latest) {
         return Err(TokenFault::FromTheFuture);
     }
     Ok(())

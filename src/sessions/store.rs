@@ -7,6 +7,7 @@ use crate::db::{Conn, StoreResult, Timestamp, Tx, on};
 
 /// Remembers that a session is over. `false` when that was remembered already.
 pub(super) async fn end(tx: &mut Tx, session: Uuid, person: Uuid, until: Timestamp) -> StoreResult<bool> {
+    tx.touches(person);
     on!(tx, |c| sqlx::query(
         "INSERT INTO ended_sessions (session_id, user_id, \"until\") VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
     )

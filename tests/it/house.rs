@@ -21,6 +21,7 @@ const KERNEL: &[&str] = &[
     "ephemeral",
     "error",
     "events",
+    "generations",
     "hashing",
     "http",
     "keys",
@@ -72,6 +73,7 @@ pub fn tests() -> Vec<Test> {
     crate::once!(
         every_module_has_its_place_in_the_plan,
         sql_stands_in_stores_only,
+        whoever_writes_a_person_says_so,
         models_know_nothing_of_http,
         kernel_modules_import_no_slice,
         slices_name_no_store_but_their_own,
@@ -255,6 +257,25 @@ fn sql_stands_in_stores_only() {
     }
     assert!(stores > 5, "stores do have SQL");
     assert_none(&violations, "SQL outside a store");
+}
+
+/// What `/me` keeps of a person is old after a change, and only the store functions know that there was one.
+fn whoever_writes_a_person_says_so() {
+    let (mut writers, mut violations) = (0, Vec::new());
+    for source in sources().iter().filter(|source| ["accounts", "sessions"].contains(&source.module())) {
+        for function in source.text.split("\npub(super) async fn ").skip(1) {
+            let function = function.split("\n}\n").next().unwrap_or_default();
+            let name = function.split('(').next().unwrap_or_default();
+            if function.contains("UPDATE users ") || function.contains("INSERT INTO ended_sessions") {
+                writers += 1;
+                if !function.contains(".touches(") {
+                    violations.push(format!("{}: {name}", source.path));
+                }
+            }
+        }
+    }
+    assert!(writers > 8, "stores do write people: {writers}");
+    assert_none(&violations, "a person is written without Tx::touches");
 }
 
 fn models_know_nothing_of_http() {

@@ -134,6 +134,7 @@ async fn a_redis_that_left_without_a_word_is_found_again_by_one_new_connection(s
     alice.me().await.is(200);
     let before = fickle.accepted.load(Ordering::SeqCst);
     fickle.forsake();
+    app.pass(Duration::from_millis(500));
     let mut crowd = JoinSet::new();
     for _ in 0..50 {
         let alice = alice.clone();

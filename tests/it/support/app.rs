@@ -128,7 +128,7 @@ impl TestApp {
         (release, holder)
     }
 
-    /// Runs SQL beside the app, as another program would.
+    /// Runs SQL beside the app, as another program would, and lets pass how long the app may not feel it.
     pub async fn sql(&self, sql: &str) {
         let sql = AssertSqlSafe(sql.to_owned());
         match self.connect().await {
@@ -136,6 +136,7 @@ impl TestApp {
             Door::Postgres(mut door) => sqlx::raw_sql(sql).execute(&mut door).await.map(drop),
         }
         .expect("good SQL");
+        self.pass(Duration::from_millis(500));
     }
 
     /// One number out of the database.
