@@ -97,11 +97,14 @@ codes! {
     InvalidCredentials = "invalid_credentials", 401, "Invalid credentials",
         "The name or the password is wrong.";
     MissingToken = "missing_token", 401, "Missing token",
-        "This needs a credential. Send the access token as Authorization: Bearer, or the refresh token in the body.";
+        "This needs a credential. Send the access token as Authorization: Bearer, or the refresh token in the body or its cookie.";
     NoCredential = "missing_token", 400, "Missing token",
-        "Logging out needs a refresh token in the body or an access token as Authorization: Bearer.";
+        "Logging out needs a refresh token in the body or in its cookie, or an access token as Authorization: Bearer.";
     TooManyAttempts = "too_many_attempts", 429, "Too many attempts",
         "There were too many attempts in a short time, so there is a wait before the next one: see Retry-After.";
+    BadOrigin = "bad_origin", 403, "Foreign origin",
+        "A request with the refresh cookie, or for one, must come from a page of this server or of an origin that is listed \
+         in LATCHKEY_CORS_ORIGINS. Nothing was done.";
     EmailNotVerified = "email_not_verified", 403, "Address not verified",
         "The e-mail address must be verified first. Ask for a code and enter it, then log in.";
     InvalidCode = "invalid_code", 400, "Invalid code",

@@ -42,6 +42,12 @@ impl PublicUrl {
         &self.text
     }
 
+    /// The same as browsers write it in `Origin`: without the port that the scheme has anyway (RFC 6454 §6.1).
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        self.text.strip_suffix(if self.https { ":443" } else { ":80" }).unwrap_or(&self.text)
+    }
+
     /// The host, lower-cased and without brackets.
     #[must_use]
     pub fn host(&self) -> &str {

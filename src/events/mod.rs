@@ -36,7 +36,7 @@ macro_rules! kinds {
 kinds! {
     Registered = "registered", "A person was made.";
     SignedIn = "signed_in", "A session was opened.";
-    SignedOut = "signed_out", "A person ended a session, or all of them (`data.all`).";
+    SignedOut = "signed_out", "A person ended a session, or all of them (`data.all`); in another session (`data.by`), or by signing in anew in its browser.";
     SessionEnded = "session_ended", "A session was ended by somebody else than its person; `data.cause` says why.";
     SessionHealed = "session_healed", "A refresh token was ahead of the store, which had lost writes.";
     ProfileChanged = "profile_changed", "A person changed the names others see; `data.fields` says which.";

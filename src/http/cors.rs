@@ -30,7 +30,7 @@ impl Cors {
     /// For these origins.
     #[must_use]
     pub fn new(origins: &[PublicUrl]) -> Self {
-        Self(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.as_str()).ok()).collect())
+        Self(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.origin()).ok()).collect())
     }
 
     /// The middleware.

@@ -26,7 +26,7 @@ mod well_known;
 pub use bearer::Bearer;
 pub use client_address::{ProxyHeader, TrustedProxies};
 pub use context::Peer;
-pub use cookies::cookie;
+pub use cookies::{Origins, cookie, set_cookie};
 pub use cors::Cors;
 pub use docs::routes as docs_routes;
 pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found, panicked};

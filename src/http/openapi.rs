@@ -57,6 +57,8 @@ pub fn document(collected: &OpenApi, public_url: &str) -> Value {
     document["servers"] = json!([{"url": public_url}]);
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "The access token (RFC 6750)"},
+        "refresh_cookie": {"type": "apiKey", "in": "cookie", "name": "__Host-latchkey_refresh",
+            "description": "The refresh token in cookie transport; only with an `Origin` that is ours or listed"},
     });
     document["components"]["schemas"]["Problem"] = problem_schema();
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);
@@ -98,7 +100,7 @@ fn close(name: &str, schema: &mut Value) {
         "LoginRequest" => {
             let one = |name: &str| json!({"required": [name], "properties": {name: {"type": "string"}}});
             schema["oneOf"] = json!([one("email"), one("username")]);
-            schema["properties"]["refresh_transport"]["enum"] = json!(["body", null]);
+            schema["properties"]["refresh_transport"]["enum"] = json!(["body", "cookie", null]);
         }
         "UpdateRequest" => {
             schema["dependentSchemas"] =

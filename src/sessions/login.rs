@@ -10,7 +10,10 @@ use axum::{
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{DeviceToken, RefreshToken, device, device_token, tokens};
+use super::{
+    DeviceToken, Ledger, RefreshToken, device, device_token, store, tokens,
+    transport::{self, Transport},
+};
 use crate::{
     accounts::{self, Credentials, Login, Status, attempts},
     app::App,
@@ -39,10 +42,9 @@ pub(super) struct LoginRequest {
     /// From an earlier sign-in of this person on this device; failed attempts of strangers then do not count.
     #[schema(value_type = Option<String>, example = "lkd_…")]
     device_token: Option<SecretText>,
-    /// How the refresh token comes back.
-    #[schema(example = "body")]
-    #[expect(dead_code, reason = "there is one transport so far: it is checked and documented, and decides nothing")]
-    refresh_transport: Option<String>,
+    /// How refresh token and device token come back: `body`, or `cookie` for pages of this site.
+    #[schema(value_type = Option<String>, example = "body")]
+    refresh_transport: Transport,
 }
 
 impl FromFields for LoginRequest {
@@ -51,8 +53,9 @@ impl FromFields for LoginRequest {
         let password = fields.secret("password");
         let device_token = fields.optional_secret("device_token");
         let refresh_transport = fields.optional("refresh_transport");
-        if refresh_transport.as_ref().is_some_and(|transport| transport != "body") {
-            fields.fault::<()>("refresh_transport", "unsupported", "This must be \"body\".");
+        let transport = refresh_transport.as_deref().map_or(Some(Transport::Body), Transport::parse);
+        if transport.is_none() {
+            fields.fault::<()>("refresh_transport", "unsupported", "This must be \"body\" or \"cookie\".");
         }
         for (name, text) in [("email", &email), ("username", &username)] {
             if text.as_ref().is_some_and(|text| text.chars().any(names::is_forbidden)) {
@@ -62,7 +65,7 @@ impl FromFields for LoginRequest {
         if email.is_some() == username.is_some() {
             fields.fault::<()>("email", "exactly_one", "Give exactly one of email and username.");
         }
-        Some(Self { email, username, password: password?, device_token, refresh_transport })
+        Some(Self { email, username, password: password?, device_token, refresh_transport: transport? })
     }
 }
 
@@ -76,7 +79,7 @@ impl LoginRequest {
     }
 }
 
-problems!(LoginProblems: InvalidBody, InvalidCredentials, EmailNotVerified, RateLimited, TooManyAttempts, Busy);
+problems!(LoginProblems: InvalidBody, InvalidCredentials, EmailNotVerified, BadOrigin, RateLimited, TooManyAttempts, Busy);
 
 /// Signs a person in.
 #[utoipa::path(post, path = "/login", tag = "sessions", request_body = LoginRequest,
@@ -86,18 +89,20 @@ pub(super) async fn login(
     origin: Origin,
     headers: HeaderMap,
     Json(request): Json<LoginRequest>,
-) -> Result<JsonBody<tokens::Tokens>, ApiError> {
+) -> Result<(HeaderMap, JsonBody<tokens::Tokens>), ApiError> {
+    let transport = request.refresh_transport;
     let password = policy::presented_as("password", &request.password)?;
     let cookie = || cookie(&headers, device_token::COOKIE).map(SecretText::new);
     let shown = request.device_token.clone().or_else(cookie);
     let login = request.login();
     let device = device::of(headers.get(USER_AGENT).map(axum::http::HeaderValue::as_bytes).unwrap_or_default());
     let signer = app.keys.signer()?;
+    let replaced = transport::replaced(&app, transport, &headers)?;
     finish(async move {
-        let signed_in = sign_in(&app, &origin, &login, password, device, shown).await?;
+        let signed_in = sign_in(&app, &origin, &login, password, device, shown, replaced).await?;
         let SignedIn { token, record, roles, device_token } = signed_in;
         let tokens = tokens::issue(&app, &signer, record.created_at, &token, &record, roles)?;
-        Ok(JsonBody(tokens.with_device(device_token)))
+        Ok(transport.answer(tokens.with_device(device_token)))
     })
     .await
 }
@@ -151,6 +156,7 @@ async fn sign_in(
     password: SecretText,
     device: Device,
     shown: Option<SecretText>,
+    replaced: Option<RefreshToken>,
 ) -> Result<SignedIn, Refused> {
     app.hasher.has_room().map_err(Refused::Busy)?;
     // Looked at before the person is known and whoever it is: what it costs must not tell who has an account.
@@ -177,7 +183,7 @@ async fn sign_in(
     let (Some(found), Some(checked), Verdict::Right { rehash }) = (found, stored, verdict) else {
         return Err(Refused::Credentials);
     };
-    let opened = open(app, origin, found, &checked, rehash.as_deref(), device, known, &buckets).await;
+    let opened = open(app, origin, found, &checked, rehash.as_deref(), device, known, &buckets, replaced).await;
     if let (Err(Refused::Store(_) | Refused::Sessions(_)), Some(bucket)) = (&opened, buckets.first()) {
         // The password was right: who tries again while a store is away must not come to wait for it.
         let _ = app.ephemeral.take_back(app.ambient.now(), bucket).await;
@@ -196,6 +202,7 @@ async fn open(
     device: Device,
     known: Option<Shown>,
     buckets: &[Key<Attempts>],
+    replaced: Option<RefreshToken>,
 ) -> Result<SignedIn, Refused> {
     let (person, devices) = (found.person, found.devices.0);
     if app.config.email_verification == EmailVerification::Required && person.email.is_some() && !person.email_verified
@@ -240,11 +247,27 @@ async fn open(
         let kind = MailKind::NewDevice;
         Mail { kind, person: Some(person.id), recipient, locale: None, data }.post(&mut tx, &app.ambient).await?;
     }
+    if let Some(replaced) = &replaced
+        && store::end(&mut tx, replaced.session, replaced.person, Ledger::of(app).end_until(now)).await?
+    {
+        Event::new(Kind::SignedOut)
+            .person(replaced.person)
+            .session(replaced.session)
+            .from(origin)
+            .with("cause", "replaced")
+            .record(&mut tx, &app.ambient)
+            .await?;
+    }
     tx.commit().await?;
+    if let Some(replaced) = replaced {
+        app.ephemeral.close(replaced.person, replaced.session).await.map_err(Refused::Sessions)?;
+    }
     app.ephemeral
         .open(now, person.id, token.session, &record, settings.max_sessions, buckets)
         .await
         .map_err(Refused::Sessions)?;
+    // The least recently used session may have gone.
+    app.db.changes().note(person.id);
 
     let span = tracing::Span::current();
     span.record("person", tracing::field::display(person.id));

@@ -4,11 +4,18 @@
 //! is unknown like one that was revoked): the client wanted to be signed out, and it is. A refresh token that is none of
 //! ours names no session, so there is nothing to do and nothing to tell.
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode, header::SET_COOKIE},
+};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Ledger, RefreshToken, refresh::claim};
+use super::{
+    Ledger, RefreshToken,
+    refresh::claim,
+    transport::{self, Transport},
+};
 use crate::{
     accounts::{self, Caller, person_in_session},
     app::App,
@@ -19,7 +26,7 @@ use crate::{
     secret::SecretText,
 };
 
-/// A refresh token, or nothing beside an access token.
+/// A refresh token, or nothing beside its cookie or an access token.
 #[derive(Debug, ToSchema)]
 pub(super) struct LogoutRequest {
     #[schema(value_type = Option<String>, example = "lkr_…")]
@@ -35,20 +42,24 @@ impl FromFields for LogoutRequest {
     }
 }
 
-problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken, RateLimited);
+problems!(LogoutProblems: NoCredential, InvalidRequest, InvalidToken, InvalidRefreshToken, BadOrigin, RateLimited);
 
 /// Signs a person out.
-#[utoipa::path(post, path = "/logout", tag = "sessions", security((), ("bearer" = [])), request_body = Option<LogoutRequest>,
+#[utoipa::path(post, path = "/logout", tag = "sessions", security((), ("refresh_cookie" = []), ("bearer" = [])), request_body = Option<LogoutRequest>,
     responses((status = 204), LogoutProblems))]
 pub(super) async fn logout(
     State(app): State<App>,
     origin: Origin,
     bearer: Result<Option<Bearer>, ApiError>,
+    headers: HeaderMap,
     Json(request): Json<LogoutRequest>,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(StatusCode, HeaderMap), ApiError> {
     // Judged after the body: 413, 415, 400 and 422 come before 401.
-    let credential = match (request.refresh_token, bearer?) {
-        (Some(text), _) => Credential::Refresh(RefreshToken::parse(text.expose(), &app.secrets)),
+    let bearer = bearer?;
+    let shown = transport::presented(&app, request.refresh_token, &headers)?;
+    let by_cookie = matches!(shown, Some((_, Transport::Cookie)));
+    let credential = match (shown, bearer) {
+        (Some((text, _)), _) => Credential::Refresh(RefreshToken::parse(text.expose(), &app.secrets)),
         (None, Some(Bearer(token))) => Credential::Access(token),
         (None, None) => return Err(Code::NoCredential.into()),
     };
@@ -59,12 +70,13 @@ pub(super) async fn logout(
         } else if let Some((person, session)) = credential.named(&app)? {
             end_one(&app, &origin, person, session).await?;
         }
-        Ok(StatusCode::NO_CONTENT)
+        let cookie = by_cookie.then(transport::cleared).flatten();
+        Ok((StatusCode::NO_CONTENT, cookie.into_iter().map(|cookie| (SET_COOKIE, cookie)).collect()))
     })
     .await
 }
 
-/// What the client showed. Exactly one counts: the token in the body before the header.
+/// What the client showed. Exactly one counts: the token in the body before the cookie before the header.
 enum Credential {
     /// `None` when it is none of ours.
     Refresh(Option<RefreshToken>),
@@ -76,7 +88,7 @@ impl Credential {
     fn named(&self, app: &App) -> Result<Option<(Uuid, Uuid)>, ApiError> {
         match self {
             Self::Refresh(token) => Ok(token.as_ref().map(|token| (token.person, token.session))),
-            Self::Access(token) => accounts::verify(app, token).map(|claims| Some((claims.sub, claims.sid))),
+            Self::Access(token) => accounts::verify(app, token).map(|token| Some((token.person, token.session))),
         }
     }
 

@@ -14,6 +14,8 @@
 //! ended. 3. One script decides, counts and moves. 4. A new access token is signed. Theft is written to SQL (end, event, mail in
 //! one transaction) before the record goes and the client is told.
 //!
+//! Tokens travel in bodies or, for pages in browsers, in cookies (`transport.rs`).
+//!
 //! Logout: 1. the credential names the session. 2. SQL remembers the end, with the event. 3. The record goes. 204 only
 //! after both: Redis alone can lose a deletion, and a session that somebody was told is over may not come back. The same
 //! way ([`Ledger`]) go all other ends: of one session out of the list (`revoke.rs`), of all others, by an operator.
@@ -29,6 +31,7 @@ mod refresh_token;
 mod revoke;
 mod store;
 mod tokens;
+mod transport;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 

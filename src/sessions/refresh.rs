@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use axum::{Json as JsonBody, extract::State};
+use axum::{Json as JsonBody, extract::State, http::HeaderMap};
 use utoipa::ToSchema;
 
-use super::{Ledger, RefreshToken, store, tokens};
+use super::{Ledger, RefreshToken, store, tokens, transport};
 use crate::{
     accounts::{self, post_notice},
     app::App,
@@ -36,24 +36,26 @@ impl FromFields for RefreshRequest {
     }
 }
 
-problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused, RateLimited,
+problems!(RefreshProblems: InvalidBody, MissingToken, InvalidRefreshToken, RefreshTokenReused, BadOrigin, RateLimited,
     TooManyAttempts);
 
 /// Gives new tokens for a refresh token.
-#[utoipa::path(post, path = "/refresh", tag = "sessions", request_body = Option<RefreshRequest>,
+#[utoipa::path(post, path = "/refresh", tag = "sessions", security((), ("refresh_cookie" = [])), request_body = Option<RefreshRequest>,
     responses((status = 200, body = tokens::Tokens), RefreshProblems))]
 pub(super) async fn refresh(
     State(app): State<App>,
     origin: Origin,
+    headers: HeaderMap,
     Json(request): Json<RefreshRequest>,
-) -> Result<JsonBody<tokens::Tokens>, ApiError> {
-    let text = request.refresh_token.ok_or(Code::MissingToken)?;
+) -> Result<(HeaderMap, JsonBody<tokens::Tokens>), ApiError> {
+    let shown = transport::presented(&app, request.refresh_token, &headers)?;
+    let (text, transport) = shown.ok_or(Code::MissingToken)?;
     let token = RefreshToken::parse(text.expose(), &app.secrets).ok_or(Code::InvalidRefreshToken)?;
     let signer = app.keys.signer()?;
     finish(async move {
         let now = app.ambient.now();
         let (record, roles) = rotate(&app, &origin, now, &token).await?;
-        Ok(JsonBody(tokens::issue(&app, &signer, now, &token, &record, roles)?))
+        Ok(transport.answer(tokens::issue(&app, &signer, now, &token, &record, roles)?))
     })
     .await
 }

@@ -1,5 +1,7 @@
 //! What a client gets for a sign-in or a refresh.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -25,13 +27,16 @@ pub(super) struct Tokens {
     /// Seconds.
     #[schema(example = 300)]
     expires_in: u64,
+    /// Not in cookie transport.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "lkr_AT0BogPFNkVw…")]
-    refresh_token: String,
+    refresh_token: Option<String>,
     /// Seconds until the session is dead, unless refreshed before.
     #[schema(example = 604_800)]
     refresh_expires_in: u64,
     session_id: Uuid,
-    /// Shows at the next sign-in that this device was here before; `null` is left out.
+    /// Shows at the next sign-in that this device was here before; left out when there is no new one, and in cookie
+    /// transport.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "lkd_AT0BogPFNkVw…")]
     device_token: Option<String>,
@@ -41,6 +46,14 @@ impl Tokens {
     /// With a new device token beside them.
     pub(super) fn with_device(self, token: Option<SecretText>) -> Self {
         Self { device_token: token.map(|token| token.expose().to_owned()), ..self }
+    }
+
+    /// The rest, the refresh token with its lifetime, and the device token.
+    pub(super) fn without_secrets(mut self) -> (Self, Option<(SecretText, Duration)>, Option<SecretText>) {
+        let lifetime = Duration::from_secs(self.refresh_expires_in);
+        let refresh = self.refresh_token.take().map(|text| (SecretText::new(text), lifetime));
+        let device = self.device_token.take().map(SecretText::new);
+        (self, refresh, device)
     }
 }
 
@@ -78,7 +91,7 @@ pub(super) fn issue(
         access_token,
         token_type: "Bearer",
         expires_in: settings.access_ttl.as_secs(),
-        refresh_token: refresh_token.expose().to_owned(),
+        refresh_token: Some(refresh_token.expose().to_owned()),
         refresh_expires_in: record.expires_at().seconds_since(now),
         session_id: token.session,
         device_token: None,

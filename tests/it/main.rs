@@ -12,6 +12,7 @@ mod caps;
 mod change_address;
 mod codes;
 mod contract;
+mod cookies;
 mod courier;
 mod docs;
 mod faults;
@@ -29,6 +30,7 @@ mod outbox;
 mod password;
 mod process;
 mod profile;
+mod recent;
 mod refresh;
 mod register;
 mod required;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         change_address::tests(),
         codes::tests(),
         contract::tests(),
+        cookies::tests(),
         courier::tests(),
         docs::tests(),
         faults::tests(),
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         password::tests(),
         process::tests(),
         profile::tests(),
+        recent::tests(),
         refresh::tests(),
         register::tests(),
         required::tests(),
