@@ -18,12 +18,14 @@
 mod claims;
 mod files;
 mod ring;
+mod secrets;
 mod store;
 mod token;
 mod verified;
 
 pub use claims::{AccessClaims, Audience};
 pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
-pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey, check_secrets, server_secrets};
+pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey};
+pub use secrets::{check_secrets, server_secrets};
 pub use token::{MOST_TOKEN_BYTES, Signer, TokenFault};
 pub use verified::VerifiedToken;
