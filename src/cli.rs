@@ -3,11 +3,11 @@
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
 mod doctor;
+mod keys;
 mod mail;
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tokio::{net::TcpListener, sync::watch};
 
@@ -16,7 +16,6 @@ use crate::{
     app::{self, App, open_database},
     config::{self, Config, Given},
     http::{Gate, serve},
-    keys::{self, KeyFiles, KeyRing, KeyState},
     telemetry,
 };
 
@@ -43,7 +42,7 @@ enum Command {
     Migrate,
     /// Signing keys and the server secret
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
     /// Mails that wait, went, or were given up
     #[command(subcommand)]
     Mail(mail::MailCommand),
@@ -54,14 +53,6 @@ enum Command {
     Doctor(doctor::DoctorCommand),
     /// Print the API document (OpenAPI 3.1)
     Openapi,
-}
-
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// List the key ring
-    List,
-    /// Make whatever is missing: the server secret, an active and a next key
-    Generate,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,8 +96,7 @@ pub fn run() -> ExitCode {
         match command {
             Command::Serve => run_server(config).await,
             Command::Migrate => migrate(&config).await,
-            Command::Keys(KeysCommand::List) => list_keys(&config).await,
-            Command::Keys(KeysCommand::Generate) => generate_keys(&config).await,
+            Command::Keys(command) => keys::run(&config, command).await,
             Command::Mail(command) => mail::run(&config, command).await,
             Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Doctor(_) => Ok(()),
         }
@@ -155,54 +145,6 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     app::migrate(config, &db).await?;
     db.close().await;
     println!("The database schema is up to date.");
-    Ok(())
-}
-
-async fn list_keys(config: &Config) -> anyhow::Result<()> {
-    // Looking changes nothing: neither the schema nor the ring.
-    let db = open_database(config).await?;
-    let held = KeyFiles::new(&config.jwt_dir).load()?;
-    let ring = KeyRing::read(&db, &held, config.public_url.as_str())
-        .await
-        .context("cannot read the key ring; has the schema been made, by a start or by `latchkey migrate`?")?;
-    let keys = ring.list();
-    if std::io::stdout().is_terminal() {
-        println!("{:<43}  {:<8}  {:<24}  PRIVATE KEY", "KID", "STATE", "PUBLISHED");
-        for key in &keys {
-            let held = if key.held { "here" } else { "not here" };
-            println!("{:<43}  {:<8}  {:<24}  {held}", key.kid, key.state.as_str(), key.published_at);
-        }
-    } else {
-        for key in &keys {
-            let line = serde_json::json!({
-                "kid": key.kid,
-                "state": key.state.as_str(),
-                "published_at": key.published_at,
-                "active_at": key.active_at,
-                "verify_until": key.verify_until,
-                "held": key.held,
-            });
-            println!("{line}");
-        }
-    }
-    db.close().await;
-    Ok(())
-}
-
-async fn generate_keys(config: &Config) -> anyhow::Result<()> {
-    let (ambient, files) = (Ambient::system(), KeyFiles::new(&config.jwt_dir));
-    let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
-    let db = open_database(config).await?;
-    app::migrate(config, &db).await?;
-    // A folder that is foreign to this database puts no keys into its ring.
-    keys::check_secrets(&db, &secrets, ambient.now()).await?;
-    let ring = KeyRing::open(&db, &files, config.public_url.as_str(), true, &ambient).await?;
-    ring.complete(&db, &files, &ambient).await?;
-    let active = ring.list().into_iter().filter(|key| key.state == KeyState::Active || key.state == KeyState::Next);
-    for key in active {
-        println!("{:<6}  {}", key.state.as_str(), key.kid);
-    }
-    db.close().await;
     Ok(())
 }
 
