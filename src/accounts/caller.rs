@@ -14,7 +14,7 @@ use crate::{
     app::App,
     error::{ApiError, Code},
     http::{Bearer, finish},
-    keys::VerifiedToken,
+    keys::{TokenFault, VerifiedToken},
     secret::SecretText,
 };
 
@@ -42,7 +42,7 @@ impl Caller {
     /// # Errors
     /// `invalid_token`, or `unavailable` when a store does not answer: then nobody is let in.
     pub async fn authenticate(app: &App, token: &SecretText) -> Result<Self, ApiError> {
-        let token = verify(app, token)?;
+        let token = verify(app, token).await?;
         let seen = read(app.clone(), token.person, token.session).await?.ok_or(Code::InvalidToken)?;
         Ok(Self { person: seen.person.clone(), session: token.session })
     }
@@ -63,7 +63,7 @@ impl FromRequestParts<App> for RecentCaller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
         let Bearer(token) = <Bearer as FromRequestParts<App>>::from_request_parts(parts, app).await?;
-        let VerifiedToken { person, session, .. } = verify(app, &token)?;
+        let VerifiedToken { person, session, .. } = verify(app, &token).await?;
         let arrival =
             Arrival { at: app.ambient.elapsed(), changes: app.db.changes().of(person), now: app.ambient.now() };
         let seen = app.recent.find(person, session, arrival, || read(app.clone(), person, session)).await?;
@@ -88,13 +88,21 @@ fn read(app: App, person: Uuid, session: Uuid) -> impl Future<Output = Outcome> 
 
 /// What an access token says that may be used here now, whether or not its session lives.
 ///
+/// A token whose key is unknown is judged after one more look at the table: another node may have signed it with a key
+/// that came into the ring since. If that look fails it is 503: nobody is let in, and nobody is told to throw a token away
+/// that may be good. With the database away every other token is 503 as well.
+///
 /// # Errors
-/// `invalid_token`.
-pub fn verify(app: &App, token: &SecretText) -> Result<VerifiedToken, ApiError> {
-    let token = app
-        .keys
-        .verify(token.expose(), app.ambient.now())
-        .map_err(|fault| ApiError::new(Code::InvalidToken).caused_by(fault))?;
+/// `invalid_token`, or `unavailable` when its key cannot be looked up.
+pub async fn verify(app: &App, token: &SecretText) -> Result<VerifiedToken, ApiError> {
+    let mut verified = app.keys.verify(token.expose(), app.ambient.now());
+    if verified == Err(TokenFault::UnknownKey) {
+        if !app.keys.look_again(&app.db).await {
+            return Err(Code::Unavailable.into());
+        }
+        verified = app.keys.verify(token.expose(), app.ambient.now());
+    }
+    let token = verified.map_err(|fault| ApiError::new(Code::InvalidToken).caused_by(fault))?;
     let span = tracing::Span::current();
     span.record("person", tracing::field::display(token.person));
     span.record("session", tracing::field::display(token.session));

@@ -30,8 +30,8 @@ pub(super) async fn run(config: &Config, command: KeysCommand) -> anyhow::Result
 async fn list(config: &Config) -> anyhow::Result<()> {
     // Looking changes nothing: neither the schema nor the ring.
     let db = open_database(config).await?;
-    let held = KeyFiles::new(&config.jwt_dir).load()?;
-    let ring = KeyRing::read(&db, &held, config.public_url.as_str())
+    let files = KeyFiles::new(&config.jwt_dir);
+    let ring = KeyRing::read(&db, &files, &files.load()?, config.public_url.as_str())
         .await
         .context("cannot read the key ring; has the schema been made, by a start or by `latchkey migrate`?")?;
     let keys = ring.list();

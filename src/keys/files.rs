@@ -31,7 +31,7 @@ use crate::{ambient::Ambient, secret::SecretBytes};
 const SECRET_FILE: &str = "secret";
 
 /// What is wrong with one file, without a byte of what is in it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileFault {
     /// The file.
     pub path: PathBuf,
@@ -151,10 +151,17 @@ impl KeyFiles {
     /// # Errors
     /// Every unusable file at once.
     pub fn load(&self) -> Result<Vec<PrivateKey>, FileFaults> {
+        let (keys, faults) = self.look();
+        if faults.is_empty() { Ok(keys) } else { Err(FileFaults(faults)) }
+    }
+
+    /// As [`KeyFiles::load`], for those who go on whatever lies there: the usable keys, and what is wrong with the rest.
+    #[must_use]
+    pub fn look(&self) -> (Vec<PrivateKey>, Vec<FileFault>) {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(_) => return Err(FileFaults(vec![self.fault("", "a folder that this user can read")])),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), Vec::new()),
+            Err(_) => return (Vec::new(), vec![self.fault("", "a folder that this user can read")]),
         };
         let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
         names.sort();
@@ -169,7 +176,7 @@ impl KeyFiles {
                 Err(expected) => faults.push(self.fault(&shown, expected)),
             }
         }
-        if faults.is_empty() { Ok(keys) } else { Err(FileFaults(faults)) }
+        (keys, faults)
     }
 
     /// Writes `key` as `<kid>.pem`.

@@ -17,6 +17,7 @@
 
 mod claims;
 mod files;
+mod reading;
 mod ring;
 mod secrets;
 mod store;

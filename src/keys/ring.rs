@@ -11,6 +11,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet};
 
 use super::{
     FileFaults, KeyFiles, PrivateKey, TokenFault, VerifiedToken,
+    reading::Reading,
     store::{self, KeyRow},
     token::{self, Signer},
     verified::{Fingerprint, Verified},
@@ -45,6 +46,12 @@ impl KeyState {
             Self::Retiring => "retiring",
             Self::Retired => "retired",
         }
+    }
+
+    /// Whether a node may sign with it, if need be.
+    #[must_use]
+    pub const fn may_sign(self) -> bool {
+        matches!(self, Self::Next | Self::Active)
     }
 }
 
@@ -121,12 +128,17 @@ impl From<NoSigningKey> for ApiError {
 #[derive(Clone)]
 pub struct KeyRing {
     issuer: Arc<str>,
-    private: Arc<HashMap<String, Arc<Signer>>>,
     snapshot: Arc<RwLock<Arc<Snapshot>>>,
+    pub(super) reading: Arc<Reading>,
 }
 
-struct Snapshot {
-    rows: Vec<KeyRow>,
+/// The private keys of this node by their kids.
+pub(super) type Private = HashMap<String, Arc<Signer>>;
+
+pub(super) struct Snapshot {
+    pub(super) rows: Vec<KeyRow>,
+    /// What this node holds, whatever it is for at present.
+    pub(super) private: Arc<Private>,
     verifying: HashMap<String, (Arc<ParsedPublicKey>, Option<Timestamp>)>,
     signer: Option<Arc<Signer>>,
     verified: Verified,
@@ -169,28 +181,25 @@ impl KeyRing {
             // taken in or made above waited for its commit, so all its files are there now.
             keys = files.load()?;
         }
-        Self::read(db, &keys, issuer).await
+        let ring = Self::read(db, files, &keys, issuer).await?;
+        ring.tell_what_lacks().await;
+        Ok(ring)
     }
 
     /// The ring as the table has it and these private keys; nothing is taken in or made.
     ///
     /// # Errors
     /// See [`RingError`].
-    pub async fn read(db: &Db, keys: &[PrivateKey], issuer: &str) -> Result<Self, RingError> {
-        let private =
+    pub async fn read(db: &Db, files: &KeyFiles, keys: &[PrivateKey], issuer: &str) -> Result<Self, RingError> {
+        let private: Private =
             keys.iter().filter_map(Signer::new).map(|signer| (signer.kid.clone(), Arc::new(signer))).collect();
-        let ring = Self {
+        let mut conn = db.read().await?;
+        let snapshot = Snapshot::new(store::ring(&mut conn).await?, Arc::new(private));
+        Ok(Self {
             issuer: issuer.into(),
-            private: Arc::new(private),
-            snapshot: Arc::new(RwLock::new(Arc::new(Snapshot {
-                rows: Vec::new(),
-                verifying: HashMap::new(),
-                signer: None,
-                verified: Verified::default(),
-            }))),
-        };
-        ring.reload(db).await?;
-        Ok(ring)
+            snapshot: Arc::new(RwLock::new(Arc::new(snapshot))),
+            reading: Arc::new(Reading::of(files)),
+        })
     }
 
     /// Makes a `next` key where there is none, and an `active` one where this node could sign with nothing.
@@ -198,31 +207,13 @@ impl KeyRing {
     /// # Errors
     /// See [`RingError`].
     pub async fn complete(&self, db: &Db, files: &KeyFiles, ambient: &Ambient) -> Result<(), RingError> {
-        let rows = self.snapshot().rows.clone();
-        let usable = |row: &&KeyRow| self.private.contains_key(&row.kid) && row.state == KeyState::Next;
-        if !rows.iter().any(|row| usable(&row)) {
+        let ring = self.list();
+        if !ring.iter().any(|key| key.held && key.state == KeyState::Next) {
             let key = PrivateKey::generate(ambient);
             files.save(&key, ambient)?;
             take_in(db, &key, ambient).await?;
         }
         self.reload(db).await?;
-        Ok(())
-    }
-
-    /// Reads the table again; what changed is in force at once.
-    ///
-    /// # Errors
-    /// When the database does not answer; the ring stays as it was.
-    pub async fn reload(&self, db: &Db) -> StoreResult<()> {
-        let mut conn = db.read().await?;
-        let rows = store::ring(&mut conn).await?;
-        if rows != self.snapshot().rows {
-            let fresh = Arc::new(Snapshot::new(rows, &self.private));
-            match self.snapshot.write() {
-                Ok(mut held) => *held = fresh,
-                Err(poisoned) => *poisoned.into_inner() = fresh,
-            }
-        }
         Ok(())
     }
 
@@ -248,9 +239,9 @@ impl KeyRing {
         }
         let mut key_until = None;
         let claims = token::authentic(token, |kid| {
-            let (key, until) = snapshot.verifying.get(kid)?;
-            key_until = *until;
-            until.is_none_or(|until| now < until).then(|| Arc::clone(key))
+            let (key, until) = snapshot.verifying_key(kid, now)?;
+            key_until = until;
+            Ok(key)
         })?;
         token::judge(&claims, &self.issuer)?;
         let verified = VerifiedToken::new(&claims, key_until);
@@ -283,21 +274,28 @@ impl KeyRing {
             published_at: row.published_at,
             active_at: row.active_at,
             verify_until: row.verify_until,
-            held: self.private.contains_key(&row.kid),
+            held: snapshot.private.contains_key(&row.kid),
         });
         keys.collect()
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         match self.snapshot.read() {
             Ok(held) => Arc::clone(&held),
             Err(poisoned) => Arc::clone(&poisoned.into_inner()),
         }
     }
+
+    pub(super) fn swap(&self, fresh: Snapshot) {
+        match self.snapshot.write() {
+            Ok(mut held) => *held = Arc::new(fresh),
+            Err(poisoned) => *poisoned.into_inner() = Arc::new(fresh),
+        }
+    }
 }
 
 impl Snapshot {
-    fn new(rows: Vec<KeyRow>, private: &HashMap<String, Arc<Signer>>) -> Self {
+    pub(super) fn new(rows: Vec<KeyRow>, private: Arc<Private>) -> Self {
         let verifying = rows
             .iter()
             .filter(|row| may_verify(row))
@@ -308,13 +306,24 @@ impl Snapshot {
             .collect();
         let held = |row: &&KeyRow| private.contains_key(&row.kid);
         let active = rows.iter().find(|row| row.state == KeyState::Active);
-        let signs = active.filter(held).or_else(|| {
-            tracing::warn!("this node does not hold the active signing key; copy the folder of keys from another node");
-            // Rows are ordered by `published_at`: the newest published one is the last.
-            rows.iter().filter(|row| matches!(row.state, KeyState::Next | KeyState::Active)).rfind(held)
-        });
+        // Rows are ordered by `published_at`: the newest published one is the last. Never one that is on its way out: its
+        // tokens would outlive it.
+        let signs = active.filter(held).or_else(|| rows.iter().filter(|row| row.state.may_sign()).rfind(held));
         let signer = signs.and_then(|row| private.get(&row.kid)).cloned();
-        Self { rows, verifying, signer, verified: Verified::default() }
+        Self { rows, private, verifying, signer, verified: Verified::default() }
+    }
+
+    fn verifying_key(
+        &self,
+        kid: &str,
+        now: Timestamp,
+    ) -> Result<(Arc<ParsedPublicKey>, Option<Timestamp>), TokenFault> {
+        match self.verifying.get(kid) {
+            Some((key, until)) if until.is_none_or(|until| now < until) => Ok((Arc::clone(key), *until)),
+            // Known and over is not unknown: reading the table again would change nothing.
+            None if self.rows.iter().all(|row| row.kid != kid) => Err(TokenFault::UnknownKey),
+            _ => Err(TokenFault::RetiredKey),
+        }
     }
 }
 

@@ -33,6 +33,7 @@ pub enum TokenFault {
     Malformed,
     ForeignHeader,
     UnknownKey,
+    RetiredKey,
     BadSignature,
     BadClaims,
     ForeignIssuer,
@@ -116,7 +117,7 @@ impl<'de> Deserialize<'de> for Present {
 /// A token whose signature is right; what it claims is still to be judged.
 pub(super) fn authentic(
     token: &str,
-    key_of: impl FnOnce(&str) -> Option<std::sync::Arc<ParsedPublicKey>>,
+    key_of: impl FnOnce(&str) -> Result<std::sync::Arc<ParsedPublicKey>, TokenFault>,
 ) -> Result<AccessClaims, TokenFault> {
     if token.len() > MOST_TOKEN_BYTES {
         return Err(TokenFault::Malformed);
@@ -130,7 +131,7 @@ pub(super) fn authentic(
     if head.alg != "ES256" || head.typ != TYPE || foreign {
         return Err(TokenFault::ForeignHeader);
     }
-    let key = key_of(&head.kid).ok_or(TokenFault::UnknownKey)?;
+    let key = key_of(&head.kid)?;
     key.verify_sig(message.as_bytes(), &decode(signature)?).map_err(|_| TokenFault::BadSignature)?;
     object(&decode(claims)?).ok_or(TokenFault::BadClaims)
 }

@@ -44,7 +44,7 @@ impl VerifiedToken {
     /// Whether it may be used at `now`.
     pub(super) fn judge(&self, now: Timestamp) -> Result<(), TokenFault> {
         if self.key_until.is_some_and(|until| until <= now) {
-            return Err(TokenFault::UnknownKey);
+            return Err(TokenFault::RetiredKey);
         }
         token::judge_times(self.expires_at, self.issued_at, self.not_before, now)
     }

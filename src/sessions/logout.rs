@@ -67,7 +67,7 @@ pub(super) async fn logout(
         if request.all {
             let (person, _) = credential.live(&app).await?;
             end_all(&app, &origin, person).await?;
-        } else if let Some((person, session)) = credential.named(&app)? {
+        } else if let Some((person, session)) = credential.named(&app).await? {
             end_one(&app, &origin, person, session).await?;
         }
         let cookie = by_cookie.then(transport::cleared).flatten();
@@ -85,10 +85,10 @@ enum Credential {
 
 impl Credential {
     /// Person and session that it names, living or not.
-    fn named(&self, app: &App) -> Result<Option<(Uuid, Uuid)>, ApiError> {
+    async fn named(&self, app: &App) -> Result<Option<(Uuid, Uuid)>, ApiError> {
         match self {
             Self::Refresh(token) => Ok(token.as_ref().map(|token| (token.person, token.session))),
-            Self::Access(token) => accounts::verify(app, token).map(|token| Some((token.person, token.session))),
+            Self::Access(token) => accounts::verify(app, token).await.map(|token| Some((token.person, token.session))),
         }
     }
 
