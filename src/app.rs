@@ -350,6 +350,7 @@ impl App {
         sweep!("pending registrations", verification::sweep(&self.db, now));
         sweep!("mails that came to their end", outbox::sweep(&self.db, now));
         sweep!("deleted people", accounts::sweep(&self.db, now, self.config.deleted_retention));
+        sweep!("outlived signing keys", keys::sweep(&self.db, &self.ambient));
         sweep!("events", events::sweep(&self.db, &self.ambient, self.config.event_retention));
     }
 

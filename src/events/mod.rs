@@ -46,6 +46,8 @@ kinds! {
     AddressChanged = "address_changed", "A person changed to another, proved address.";
     PersonDeleted = "person_deleted", "A person ended the account.";
     KeyPublished = "key_published", "A signing key came into the ring.";
+    KeyRotated = "key_rotated", "The signing key `data.to` took over from `data.from`.";
+    KeyRetired = "key_retired", "A signing key verifies no more; `data.cause` says why.";
 }
 
 /// One event on its way into the table.

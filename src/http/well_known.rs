@@ -14,10 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::app::App;
-
-/// How long others may keep what stands here; key rotation waits for it.
-const CACHED: &str = "public, max-age=300";
+use crate::{app::App, keys::JWKS_MAX_AGE};
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<App> {
@@ -67,7 +64,7 @@ fn cached(headers: &HeaderMap, body: &impl Serialize) -> Response {
     // If-None-Match compares weakly (RFC 9110 §13.1.2).
     let known = given.flat_map(|list| list.split(',')).map(str::trim);
     let is_known = known.map(|tag| tag.strip_prefix("W/").unwrap_or(tag)).any(|tag| tag == "*" || tag == etag);
-    let validators = [(CACHE_CONTROL, CACHED.to_owned()), (ETAG, etag)];
+    let validators = [(CACHE_CONTROL, format!("public, max-age={}", JWKS_MAX_AGE.as_secs())), (ETAG, etag)];
     if is_known {
         (StatusCode::NOT_MODIFIED, validators).into_response()
     } else {

@@ -1,4 +1,5 @@
-//! All SQL of the key ring and of the secret's check values.
+//! All SQL of the key ring and of the secret's check values. A key moves from state to state by conditional updates, so
+//! of two processes that move it one wins.
 
 use futures_util::TryFutureExt;
 use jsonwebtoken::jwk::Jwk;
@@ -43,6 +44,52 @@ pub(super) async fn publish(tx: &mut Tx, kid: &str, jwk: &Jwk, state: KeyState) 
     .bind(active_at)
     .execute(c)
     .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Lets the active key `kid` sign no more. `false` when it is not the active one.
+pub(super) async fn step_down(tx: &mut Tx, kid: &str, verify_until: Timestamp) -> StoreResult<bool> {
+    on!(tx, |c| sqlx::query(
+        "UPDATE signing_keys SET state = 'retiring', verify_until = $2 WHERE kid = $1 AND state = 'active'"
+    )
+    .bind(kid)
+    .bind(verify_until)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Lets the next key `kid` sign. `false` when it is no next one.
+pub(super) async fn promote(tx: &mut Tx, kid: &str) -> StoreResult<bool> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query(
+        "UPDATE signing_keys SET state = 'active', active_at = $2 WHERE kid = $1 AND state = 'next'"
+    )
+    .bind(kid)
+    .bind(now)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Lets the key `kid` verify no more. `false` when it signs, or is retired, or is none.
+pub(super) async fn retire(tx: &mut Tx, kid: &str) -> StoreResult<bool> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query(
+        "UPDATE signing_keys SET state = 'retired', verify_until = $2
+         WHERE kid = $1 AND state IN ('next', 'retiring')"
+    )
+    .bind(kid)
+    .bind(now)
+    .execute(c)
+    .map_ok(|done| done.rows_affected() == 1))
+}
+
+/// Retires every key that no longer verifies, and tells which.
+pub(super) async fn retire_outlived(tx: &mut Tx) -> StoreResult<Vec<String>> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query_scalar(
+        "UPDATE signing_keys SET state = 'retired' WHERE state = 'retiring' AND verify_until <= $1 RETURNING kid"
+    )
+    .bind(now)
+    .fetch_all(c))
 }
 
 /// Every check value of the secrets this database was used with.

@@ -1,5 +1,7 @@
 //! Signing and verifying access tokens (JWS compact, RFC 7515; profile RFC 9068, advice RFC 8725).
 
+use std::time::Duration;
+
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, ParsedPublicKey},
@@ -22,6 +24,8 @@ const TYPE: &str = "at+jwt";
 const EXPIRY_LEEWAY: i64 = 5;
 /// Seconds that `iat` and `nbf` may be ahead.
 const FUTURE_LEEWAY: i64 = 10;
+/// How much longer than its lifetime a token may be taken: signed by a clock that is ahead, judged with leeway.
+pub(super) const LEEWAY: Duration = Duration::from_secs((EXPIRY_LEEWAY + FUTURE_LEEWAY).unsigned_abs());
 /// What Latchkey's own endpoints want in `scope`.
 const ACCOUNT: &str = "account";
 
