@@ -35,6 +35,7 @@ mod refresh;
 mod register;
 mod required;
 mod reset;
+mod rotation;
 mod rules;
 mod sessions;
 mod settings;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         register::tests(),
         required::tests(),
         reset::tests(),
+        rotation::tests(),
         rules::tests(),
         sessions::tests(),
         settings::tests(),

@@ -39,3 +39,8 @@ pub fn sockets() -> usize {
 pub fn hang_ups() -> usize {
     pick(500, 10_000)
 }
+
+/// Rotations of the signing key under load.
+pub fn rotations() -> usize {
+    pick(5, 20)
+}
