@@ -123,9 +123,6 @@ pub enum StartError {
     /// Clocks that are apart, or a Redis that does not answer.
     #[error(transparent)]
     Clocks(#[from] ClockError),
-    /// Redis.
-    #[error("REDIS_URL cannot be used")]
-    Redis(#[source] redis::RedisError),
 }
 
 /// Opens the database that the settings name.
@@ -221,10 +218,7 @@ impl App {
 
         let longest = config.tokens.refresh_absolute_ttl;
         let ephemeral = match &config.redis_url {
-            Some(url) => {
-                let store = RedisStore::new(url, &config.redis_prefix, longest).map_err(StartError::Redis)?;
-                Ephemeral::Redis(Box::new(store))
-            }
+            Some(url) => Ephemeral::Redis(Box::new(RedisStore::new(url, &config.redis_prefix, longest))),
             None => Ephemeral::Sql(SqlStore::new(db.clone(), longest)),
         };
         // A clock that a test moves is nobody else's.

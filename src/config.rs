@@ -19,6 +19,7 @@ pub use values::{
 };
 
 use crate::{
+    ephemeral::RedisUrl,
     http::TrustedProxies,
     mail::SmtpServer,
     secret::{SecretBytes, SecretText},
@@ -40,7 +41,7 @@ pub struct Config {
     /// PostgreSQL, or the SQLite file when `None`.
     pub database_url: Option<SecretText>,
     /// Redis, or the database when `None`.
-    pub redis_url: Option<SecretText>,
+    pub redis_url: Option<RedisUrl>,
     /// The mail server, or files when `None`.
     pub smtp: Option<SmtpServer>,
     /// What mails look like.
@@ -182,7 +183,7 @@ impl Config {
         let data_dir = reader.required("LATCHKEY_DATA_DIR", parse::path);
         let jwt_dir = reader.required("LATCHKEY_JWT_DIR", parse::path);
         let database_url = reader.secret("DATABASE_URL", parse::database_url);
-        let redis_url = reader.secret("REDIS_URL", parse::redis_url);
+        let redis_url = reader.secret("REDIS_URL", RedisUrl::parse);
         let smtp = reader.secret("SMTP_URL", SmtpServer::parse);
         let from = reader.required("LATCHKEY_MAIL_FROM", parse::mailbox);
         let support = reader.optional("LATCHKEY_SUPPORT", parse::support);

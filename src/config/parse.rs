@@ -180,7 +180,12 @@ fn expectation(name: &str) -> &'static str {
         "LATCHKEY_INTERNAL_LISTEN" => "an IP address and a port, as 127.0.0.1:3001, or off",
         "LATCHKEY_DATA_DIR" | "LATCHKEY_JWT_DIR" => "the path of a folder",
         "DATABASE_URL" => "postgres://user:password@host/database",
-        "REDIS_URL" => "redis://host or rediss://host, perhaps with user, password, port and database number",
+        "REDIS_URL" => {
+            "redis://[user:password@]host[:port][/db], rediss://… for TLS, \
+             redis-cluster://[user:password@]host:port[,host:port…][?tls=true] or \
+             redis-sentinel://[user:password@]host:port[,host:port…]/master[/db]\
+             [?tls=true][&sentinel_user=…&sentinel_password=…]; special characters percent-encoded"
+        }
         "SMTP_URL" => "smtp://[user:password@]host[:port][?tls=none] or smtps://…",
         "LATCHKEY_MAIL_FROM" => "Name <address@domain> or an address alone",
         "LATCHKEY_SUPPORT" => "an e-mail address, or a URL with http:// or https://",
@@ -314,11 +319,6 @@ pub(super) fn path(text: &str) -> Option<PathBuf> {
 pub(super) fn database_url(text: &str) -> Option<SecretText> {
     let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://"))?;
     (!rest.is_empty() && text.parse::<sqlx::postgres::PgConnectOptions>().is_ok()).then(|| SecretText::new(text))
-}
-
-pub(super) fn redis_url(text: &str) -> Option<SecretText> {
-    let ours = text.starts_with("redis://") || text.starts_with("rediss://");
-    (ours && redis::Client::open(text).is_ok()).then(|| SecretText::new(text))
 }
 
 pub(super) fn mailbox(text: &str) -> Option<Mailbox> {

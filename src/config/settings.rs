@@ -43,7 +43,7 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "REDIS_URL",
         "(sessions in the database)",
-        "redis:// or rediss://; without it sessions live in the database",
+        "redis://[user:password@]host[:port][/db], rediss://…, redis-cluster://host:port,… or redis-sentinel://host:port,…/master; without it sessions live in the database",
     ),
     plain("LATCHKEY_REDIS_PREFIX", "lk", "Every Redis key starts with it"),
     secret(

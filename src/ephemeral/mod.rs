@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub use attempts::Attempts;
 pub use record::{Decision, Device, NONCE_HASH, RECORD_LIMIT, Rotate, SessionRecord};
-pub use redis::RedisStore;
+pub use redis::{RedisStore, RedisUrl};
 pub use sql::SqlStore;
 pub use value::{Key, Value};
 
@@ -48,6 +48,9 @@ pub enum EphemeralError {
     /// Redis answered with an error, or the connection broke.
     #[error("Redis failed")]
     Redis(#[source] ::redis::RedisError),
+    /// A Redis Cluster that has no master for a key.
+    #[error("no master of the Redis Cluster has the key")]
+    Nobody,
     /// The database behind the SQL store failed.
     #[error(transparent)]
     Sql(#[from] StoreError),
