@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::REDIS; flows_stay_within_their_budgets, refusals_of_a_login_cost_the_same]
+    on_stacks![&StackKind::REDISES; flows_stay_within_their_budgets, refusals_of_a_login_cost_the_same]
 }
 
 /// Statements, write transactions, Redis round trips.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::ALL;
+    on_stacks![&StackKind::SESSIONS;
         a_person_signs_in_by_address_or_username,
         the_answer_is_what_the_contract_says,
         every_refusal_is_the_same_bytes,

@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::ALL;
+    on_stacks![&StackKind::SESSIONS;
         a_refresh_token_ends_its_session_and_no_other,
         an_access_token_ends_its_session,
         logging_out_twice_is_fine_and_one_event,

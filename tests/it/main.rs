@@ -2,7 +2,8 @@
 //! dear (the migrated template database).
 //!
 //! A test is written once and appears per stack: `embedded::…` (SQLite), `pg::…` (PostgreSQL alone), `pg_redis::…`
-//! (PostgreSQL and Redis), or `once::…` when no stack matters. A stack that was not asked for lists its tests as ignored,
+//! (PostgreSQL and Redis), `cluster::…` and `sentinel::…` (PostgreSQL and a Redis of that kind, started by the tests; what
+//! has to do with sessions runs there), or `once::…` when no stack matters. A stack that was not asked for lists its tests as ignored,
 //! and so does whatever else a test needs.
 //! `scripts/test` asks for all of them; a bare `cargo test` runs `embedded` and `once` and needs nothing.
 
@@ -116,7 +117,7 @@ fn trials(test: Test) -> Vec<Trial> {
                 Ok(())
             })
         })],
-        Test::PerStack(name, wanted, need, run) => StackKind::ALL
+        Test::PerStack(name, wanted, need, run) => StackKind::EVERY
             .into_iter()
             .filter(|kind| wanted.contains(kind))
             .map(|kind| {

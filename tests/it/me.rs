@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::ALL;
+    on_stacks![&StackKind::SESSIONS;
         me_tells_who_the_token_belongs_to,
         a_missing_credential_is_asked_for,
         two_authorization_headers_are_refused,

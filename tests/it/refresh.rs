@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::ALL;
+    on_stacks![&StackKind::SESSIONS;
         refreshing_moves_the_chain_and_both_tokens_work,
         the_token_before_gets_the_very_same_successor_inside_the_window,
         a_replayed_refresh_token_ends_the_session,

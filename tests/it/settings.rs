@@ -53,7 +53,18 @@ fn every_bad_value_is_a_fault_by_its_name() {
         ("LATCHKEY_LISTEN", &["3000", "localhost:3000", "127.0.0.1", "127.0.0.1:70000", "off"]),
         ("LATCHKEY_INTERNAL_LISTEN", &["3001", "no"]),
         ("DATABASE_URL", &["mysql://x/y", "postgres://", "/var/lib/x.db"]),
-        ("REDIS_URL", &["http://x", "redis-cluster://x", "6379"]),
+        (
+            "REDIS_URL",
+            &[
+                "http://x",
+                "6379",
+                "redis://x?protocol=resp3",
+                "rediss://x/#insecure",
+                "redis-cluster://x/1",
+                "redis-cluster://x?tsl=true",
+                "redis-sentinel://x",
+            ],
+        ),
         ("SMTP_URL", &["mail.example.com", "smtp://", "smtp://x/path", "smtp://x?tls=maybe", "smtps://x?tls=none"]),
         (
             "LATCHKEY_SECRET",
@@ -95,14 +106,17 @@ fn all_faults_are_told_at_once_and_no_value_with_them() {
         ("LATCHKEY_SECRET", "canary3"),
         ("LATCHKEY_ACCESS_TTL", "canary4"),
         ("LATCHKEY_NO_SUCH", "canary5"),
+        ("REDIS_URL", "redis-cluster://:canary6@canary7/canary8"),
     ])
     .unwrap_err();
     let text = faults.to_string();
-    for name in ["LATCHKEY_LISTEN", "DATABASE_URL", "LATCHKEY_SECRET", "LATCHKEY_ACCESS_TTL", "LATCHKEY_NO_SUCH"] {
+    for name in
+        ["LATCHKEY_LISTEN", "DATABASE_URL", "LATCHKEY_SECRET", "LATCHKEY_ACCESS_TTL", "LATCHKEY_NO_SUCH", "REDIS_URL"]
+    {
         assert!(text.contains(name), "{text}");
     }
     assert!(!text.contains("canary"), "{text}");
-    assert_eq!(faults.0.len(), 5);
+    assert_eq!(faults.0.len(), 6);
 }
 
 fn unknown_names_are_faults_and_foreign_ones_are_not() {
@@ -165,6 +179,7 @@ fn the_example_file_has_every_setting_with_its_default() {
 fn check_shows_what_is_in_effect_and_no_secret() {
     let given = Given::from_pairs([
         ("DATABASE_URL", "postgres://u:canary@h/d"),
+        ("REDIS_URL", "redis-sentinel://u:canary@h/m?sentinel_password=canary"),
         ("LATCHKEY_SECRET", SECRET),
         ("LATCHKEY_LISTEN", "0.0.0.0:80"),
     ]);
@@ -172,6 +187,7 @@ fn check_shows_what_is_in_effect_and_no_secret() {
     assert_eq!(shown.len(), SETTINGS.len());
     let value = |name: &str| shown.iter().find(|(known, _)| *known == name).unwrap().1.clone();
     assert_eq!(value("DATABASE_URL"), "[set]");
+    assert_eq!(value("REDIS_URL"), "[set]");
     assert_eq!(value("LATCHKEY_SECRET"), "[set]");
     assert_eq!(value("LATCHKEY_LISTEN"), "0.0.0.0:80");
     assert_eq!(value("LATCHKEY_ACCESS_TTL"), "5m");

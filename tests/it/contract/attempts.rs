@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::ALL;
+    on_stacks![&StackKind::SESSIONS;
         five_attempts_are_free_and_then_the_waits_grow,
         what_is_cleared_begins_anew,
         an_attempt_that_was_never_judged_is_taken_back,

@@ -16,7 +16,7 @@ use crate::{
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::ALL;
+    on_stacks![&StackKind::SESSIONS;
         an_opened_session_is_found_and_a_closed_one_is_not,
         a_dead_session_does_not_exist_for_any_verb,
         at_the_cap_the_least_recently_used_session_goes,

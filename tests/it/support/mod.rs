@@ -6,6 +6,7 @@ mod codes;
 mod mailhog;
 mod process;
 mod proxy;
+pub mod redis;
 pub mod scale;
 mod smtp;
 mod stack;
@@ -91,7 +92,7 @@ pub fn report() {
     for (stack, (passed, failed)) in COUNTS.lock().unwrap().iter() {
         println!("stack {stack}: {passed} passed, {failed} failed");
     }
-    for kind in StackKind::ALL {
+    for kind in StackKind::EVERY {
         if let Some(missing) = kind.missing() {
             println!("stack {}: not run ({missing})", kind.name());
         }
@@ -101,4 +102,5 @@ pub fn report() {
 /// Drops what the stacks share.
 pub fn clean_up() {
     stack::drop_template();
+    stack::stop_servers();
 }

@@ -1,11 +1,18 @@
 //! The stacks: where people and sessions live in a test.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
+use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
-use super::TestApp;
+use super::{
+    TestApp,
+    redis::{RedisCluster, RedisServer, SentinelSet, redis_missing},
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackKind {
@@ -15,19 +22,31 @@ pub enum StackKind {
     Pg,
     /// PostgreSQL and Redis.
     PgRedis,
+    /// PostgreSQL and a Redis Cluster of our own.
+    Cluster,
+    /// PostgreSQL and a pair of Redis servers of our own, with Sentinels.
+    Sentinel,
 }
 
 impl StackKind {
+    pub const EVERY: [Self; 5] = [Self::Embedded, Self::Pg, Self::PgRedis, Self::Cluster, Self::Sentinel];
+    /// One for each kind of store, whatever its topology.
     pub const ALL: [Self; 3] = [Self::Embedded, Self::Pg, Self::PgRedis];
+    /// Where sessions may live: what has to do with them runs on all.
+    pub const SESSIONS: [Self; 5] = Self::EVERY;
     /// Stacks on which several nodes can serve.
     pub const SHARED: [Self; 2] = [Self::Pg, Self::PgRedis];
     pub const REDIS: [Self; 1] = [Self::PgRedis];
+    /// Redis in every topology.
+    pub const REDISES: [Self; 3] = [Self::PgRedis, Self::Cluster, Self::Sentinel];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
             Self::Pg => "pg",
             Self::PgRedis => "pg_redis",
+            Self::Cluster => "cluster",
+            Self::Sentinel => "sentinel",
         }
     }
 
@@ -35,9 +54,13 @@ impl StackKind {
     pub fn missing(self) -> Option<&'static str> {
         let (postgres, redis) = (postgres_url().is_none(), redis_url().is_none());
         match self {
-            Self::Pg | Self::PgRedis if postgres => Some("LATCHKEY_TEST_DATABASE_URL is not set; scripts/test sets it"),
-            Self::PgRedis if redis => Some("LATCHKEY_TEST_REDIS_URL is not set; scripts/test sets it"),
-            _ => None,
+            Self::Embedded => None,
+            _ if postgres => Some("LATCHKEY_TEST_DATABASE_URL is not set; scripts/test sets it"),
+            Self::Pg => None,
+            // Who runs without Redis does not want those either.
+            _ if redis => Some("LATCHKEY_TEST_REDIS_URL is not set; scripts/test sets it"),
+            Self::PgRedis => None,
+            Self::Cluster | Self::Sentinel => redis_missing(),
         }
     }
 }
@@ -94,11 +117,31 @@ impl Stack {
         if self.kind != StackKind::Embedded {
             settings.push(("DATABASE_URL".to_owned(), self.database_url().await));
         }
-        if self.kind == StackKind::PgRedis {
-            settings.push(("REDIS_URL".to_owned(), redis_url().expect("checked before the test")));
-            settings.push(("LATCHKEY_REDIS_PREFIX".to_owned(), self.redis_prefix()));
-        }
+        let redis = match self.kind {
+            StackKind::Embedded | StackKind::Pg => return settings,
+            StackKind::PgRedis => redis_url().expect("checked before the test"),
+            StackKind::Cluster => CLUSTER.get(RedisCluster::of_masters).await.url(),
+            StackKind::Sentinel => SENTINEL.get(SentinelSet::calm).await.url(),
+        };
+        settings.push(("REDIS_URL".to_owned(), redis));
+        settings.push(("LATCHKEY_REDIS_PREFIX".to_owned(), self.redis_prefix()));
         settings
+    }
+
+    /// A connection past the app to each Redis master of this stack.
+    pub async fn redis_masters(&self) -> Vec<MultiplexedConnection> {
+        match self.kind {
+            StackKind::Embedded | StackKind::Pg => Vec::new(),
+            StackKind::PgRedis => {
+                let client = redis::Client::open(redis_url().expect("checked before the test")).unwrap();
+                vec![client.get_multiplexed_async_connection().await.expect("Redis answers")]
+            }
+            StackKind::Cluster => {
+                let cluster = CLUSTER.get(RedisCluster::of_masters).await;
+                futures_util::future::join_all(cluster.nodes.iter().map(RedisServer::connect)).await
+            }
+            StackKind::Sentinel => vec![SENTINEL.get(SentinelSet::calm).await.servers[0].connect().await],
+        }
     }
 
     pub fn redis_prefix(&self) -> String {
@@ -179,6 +222,34 @@ async fn template() -> &'static str {
             name
         })
         .await
+}
+
+/// Servers that all tests of a stack share; the first one starts them.
+struct Shared<T>(tokio::sync::Mutex<Option<Arc<T>>>);
+
+static CLUSTER: Shared<RedisCluster> = Shared(tokio::sync::Mutex::const_new(None));
+static SENTINEL: Shared<SentinelSet> = Shared(tokio::sync::Mutex::const_new(None));
+
+impl<T> Shared<T> {
+    async fn get<F: Future<Output = T>>(&self, start: impl FnOnce() -> F) -> Arc<T> {
+        let mut servers = self.0.lock().await;
+        match &*servers {
+            Some(servers) => Arc::clone(servers),
+            None => Arc::clone(servers.insert(Arc::new(start().await))),
+        }
+    }
+
+    fn stop(&self) {
+        if let Ok(mut servers) = self.0.try_lock() {
+            servers.take();
+        }
+    }
+}
+
+/// Ends the servers that were started for stacks.
+pub fn stop_servers() {
+    CLUSTER.stop();
+    SENTINEL.stop();
 }
 
 pub fn drop_template() {
