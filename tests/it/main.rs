@@ -16,6 +16,7 @@ mod contract;
 mod cookies;
 mod courier;
 mod docs;
+mod failover;
 mod faults;
 mod house;
 mod http;
@@ -44,6 +45,7 @@ mod smtp;
 mod sockets;
 mod support;
 mod tokens;
+mod topologies;
 mod verification;
 
 use std::{process::ExitCode, time::Duration};
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         cookies::tests(),
         courier::tests(),
         docs::tests(),
+        failover::tests(),
         faults::tests(),
         house::tests(),
         http::tests(),
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
         smtp::tests(),
         sockets::tests(),
         tokens::tests(),
+        topologies::tests(),
         verification::tests(),
     ];
     let trials = tests.into_iter().flatten().flat_map(trials).collect();

@@ -696,6 +696,15 @@ impl Authority {
         Certificate(Arc::new(config))
     }
 
+    /// A certificate for these names and its key, as files of a server.
+    pub fn write_server_pem(&self, names: &[&str], certificate: &Path, key: &Path) {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let pair = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names).unwrap().signed_by(&pair, &self.0).unwrap();
+        std::fs::write(certificate, leaf.pem()).unwrap();
+        std::fs::write(key, pair.serialize_pem()).unwrap();
+    }
+
     /// Its own certificate as a file, for `SSL_CERT_FILE`.
     pub fn write_pem(&self, path: &Path) {
         std::fs::write(path, self.0.pem()).unwrap();
