@@ -39,6 +39,7 @@ pub fn tests() -> Vec<Test> {
     ]);
     tests.extend(on_stacks![&[StackKind::Sentinel];
         sentinels_that_are_silent_mistaken_or_at_odds_keep_nobody_out,
+        a_master_that_sentinels_replaced_is_left_though_it_answers,
         a_server_without_redis_does_not_start_and_says_why,
     ]);
     tests.extend(on_stacks![&[StackKind::Cluster];
@@ -210,6 +211,25 @@ async fn sentinels_that_are_silent_mistaken_or_at_odds_keep_nobody_out(stack: St
         let reply = timeout(WITHOUT_REDIS, alice.login("nobody@example.com", PASSWORD)).await.expect("in time");
         reply.is_problem(503, "unavailable");
     }
+}
+
+/// As when the old master is cut off from everybody but us.
+async fn a_master_that_sentinels_replaced_is_left_though_it_answers(stack: Stack) {
+    let set = SentinelSet::calm().await;
+    let app = app_on(&stack, &set.url()).await;
+    let alice = app.person("alice").await;
+    let () = set.servers[1].run_command("REPLICAOF NO ONE").await;
+    set.point_at(&set.servers[1]).await;
+    assert!(set.servers[0].is_master().await && set.servers[1].is_master().await);
+    let started = Instant::now();
+    let key = key(&stack, &alice);
+    eventually("sessions are kept by the new one", || async {
+        alice.elsewhere().await;
+        set.servers[1].run_command::<u32>(&format!("HLEN {key}")).await > 1
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    alice.me().await.is(200);
 }
 
 async fn a_server_without_redis_does_not_start_and_says_why(stack: Stack) {

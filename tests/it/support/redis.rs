@@ -402,6 +402,14 @@ impl SentinelSet {
         let (password, own) = (encoded(REDIS_PASSWORD), encoded(SENTINEL_PASSWORD));
         format!("redis-sentinel://:{password}@{}/{MASTER}?sentinel_password={own}", hosts.join(","))
     }
+
+    /// Tells every Sentinel that this is the master.
+    pub async fn point_at(&self, server: &RedisServer) {
+        for sentinel in &self.sentinels {
+            let () = sentinel.run_command(&format!("SENTINEL REMOVE {MASTER}")).await;
+            let () = sentinel.run_command(&format!("SENTINEL MONITOR {MASTER} 127.0.0.1 {} 2", server.port)).await;
+        }
+    }
 }
 
 /// A URL as of a [`SentinelSet`] with other Sentinels.
