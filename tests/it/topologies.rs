@@ -180,16 +180,18 @@ async fn sentinels_that_are_silent_mistaken_or_at_odds_keep_nobody_out(stack: St
     let (_hole, silent) = black_hole().await;
     let (gone, dead) = black_hole().await;
     drop(gone);
-    // One names a server that is dead, one the replica; neither hears of the others, as their master is another.
+    // One names a server that is dead, two the replica; none hears of the right one, as their master is another.
     let mistaken = sentinel(&format!("127.0.0.1 {dead}"), "60000").await;
-    let confused = sentinel(&format!("127.0.0.1 {}", set.servers[1].port), "60000").await;
+    let replica = format!("127.0.0.1 {}", set.servers[1].port);
+    let (confused, too) = (sentinel(&replica, "60000").await, sentinel(&replica, "60000").await);
     let at = |port: u16| format!("127.0.0.1:{port}");
     let right = at(set.sentinels[0].port);
     let every = [
         vec![at(silent)],
         vec![at(dead)],
         vec![at(mistaken.port)],
-        vec![at(confused.port)],
+        // More of them than say it right.
+        vec![at(confused.port), at(too.port)],
         vec![at(silent), at(dead), at(mistaken.port), at(confused.port)],
     ];
     for (number, others) in every.into_iter().enumerate() {
