@@ -214,7 +214,8 @@ impl Drop for RedisServer {
 /// The server of these arguments in the background of a shell, and its process id.
 fn spawn(arguments: &[String]) -> (Child, String) {
     let binary = BINARY.expect("a redis-server on the PATH; CI is true, so it must be there");
-    let script = r#""$@" >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -KILL $!"#;
+    // What a terminal or a runner sends to all of us must not end the shell before its server.
+    let script = r#"trap '' INT TERM HUP; "$@" >/dev/null 2>&1 & echo $!; cat >/dev/null; kill -KILL $!"#;
     let mut shell = Command::new("sh")
         .args(["-c", script, "sh", binary])
         .args(arguments)
