@@ -3,7 +3,7 @@
 //!
 //! 1. A verb makes a question: a command or a script, with its keys.
 //! 2. The link takes it where the keys are: to the one server, to whom the Sentinels call master, or to the master of
-//!    the slot. All connections mend themselves, in tasks of their own ([`line`], [`sentinel`], [`cluster`]).
+//!    the slot. All connections mend themselves, in tasks of their own ([`mod@line`], [`sentinel`], [`cluster`]).
 //! 3. After [`PATIENCE`] it is an error, whatever the reason; nothing is asked twice, as a lost answer may have been yes.
 
 mod cluster;
