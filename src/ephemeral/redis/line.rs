@@ -168,14 +168,22 @@ async fn keep(target: Target, held: watch::Sender<Option<Held>>, mut given_up: w
     }
 }
 
-/// Connects, as often as it takes.
+/// Connects, as often as it takes. Why it did not is told once: the next reasons are mostly the same.
 async fn find(target: &Target) -> (Host, MultiplexedConnection) {
-    let mut pause = PAUSES.0;
+    let (mut pause, mut is_told) = (PAUSES.0, false);
     loop {
-        match timeout(CONNECT_PATIENCE, target.connect()).await {
-            Ok(Ok(found)) => return found,
-            Ok(Err(error)) => tracing::debug!(%error, "Redis is not reached"),
-            Err(_) => tracing::debug!("Redis is not reached in time"),
+        let error = match timeout(CONNECT_PATIENCE, target.connect()).await {
+            Ok(Ok(found)) => {
+                if is_told {
+                    tracing::info!("Redis at {} is reached again", found.0);
+                }
+                return found;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(error, "Redis is not reached");
         }
         sleep(pause).await;
         pause = (2 * pause).min(PAUSES.1);
