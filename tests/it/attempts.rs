@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = on_stacks![&StackKind::SESSIONS;
+    let mut tests = on_stacks![&StackKind::ALL;
         five_wrong_passwords_are_free_and_then_there_is_a_wait,
         a_right_password_begins_anew,
         names_that_nobody_has_wait_alike,

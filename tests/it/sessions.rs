@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = on_stacks![&StackKind::ALL;
+    let mut tests = on_stacks![&StackKind::SESSIONS;
         the_list_tells_what_a_person_is_signed_in_with,
         what_is_not_known_of_a_device_is_null,
         the_list_leaves_out_what_is_dead_in_either_store,
@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Test> {
         ending_all_others_voids_codes_that_were_mailed,
         of_two_who_end_a_session_one_writes_the_event,
     ];
-    tests.extend(on_stacks![&StackKind::REDIS; an_ended_session_that_came_back_is_not_listed]);
+    tests.extend(on_stacks![&StackKind::REDISES; an_ended_session_that_came_back_is_not_listed]);
     tests
 }
 
