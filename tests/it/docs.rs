@@ -172,6 +172,9 @@ async fn the_document_and_its_pages_come_out_of_the_binary(stack: Stack) {
         assert_eq!(script.header("content-type"), "text/javascript; charset=utf-8");
         assert_eq!(script.header("cache-control"), "public, max-age=86400");
     }
+    let packed = client.get("/docs/scalar.js").await;
+    assert_eq!(packed.header("content-encoding"), "gzip");
+    assert!(packed.body.starts_with(&[0x1f, 0x8b]) && packed.body.len() < 2_000_000, "{}", packed.body.len());
     client.get("/docs/nothing.js").await.is_problem(404, "not_found");
 }
 

@@ -377,7 +377,11 @@ fn time_randomness_and_environment_have_one_door_each() {
     let doors: &[(&[&str], &[&str])] = &[
         (&["SystemTime::now", "Timestamp::now", "Zoned::now", "Utc::now"], &["ambient.rs"]),
         (&["Uuid::now_v7", "Uuid::new_v4", "rand::fill", "OsRng", "getrandom"], &["ambient.rs"]),
-        (&["env::var", "env::set_var", "env::remove_var", "dotenvy::"], &["config.rs", "cli.rs", "main.rs"]),
+        // The last one is the build script, whom Cargo tells by the environment where to write.
+        (
+            &["env::var", "env::set_var", "env::remove_var", "dotenvy::"],
+            &["config.rs", "cli.rs", "main.rs", "http/docs/pack.rs"],
+        ),
     ];
     let (mut violations, mut used) = (Vec::new(), BTreeSet::new());
     for source in sources() {

@@ -1,0 +1,20 @@
+//! The build script: packs the script of the API page with gzip, as it is sent (RFC 9110 §8.4).
+//!
+//! It is a quarter of the whole program when it lies there as it is, and every browser takes it packed.
+
+use std::{env, error::Error, fs::File, io::Write, path::Path};
+
+use flate2::{Compression, GzBuilder};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=src/http/docs/pack.rs");
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    let script = scalar_api_reference::get_asset("scalar.js").ok_or("scalar_api_reference has no scalar.js")?;
+    let folder = env::var_os("OUT_DIR").ok_or("Cargo sets OUT_DIR")?;
+    let file = File::create(Path::new(&folder).join("scalar.js.gz"))?;
+    // Without a time or a name in it: the same input is the same program.
+    let mut packer = GzBuilder::new().write(file, Compression::best());
+    packer.write_all(&script)?;
+    packer.finish()?.sync_all()?;
+    Ok(())
+}
