@@ -40,7 +40,7 @@ pub use confirm::{Confirmed, NotConfirmed, confirm};
 pub use model::{Addressee, Credentials, Person, Status, User};
 pub use notice::post_notice;
 pub use recent::Recent;
-pub use register::Wanted;
+pub use register::{Asked, Taken, Wanted};
 
 use crate::{
     app::App,
@@ -191,11 +191,11 @@ pub async fn change_address(tx: &mut Tx, person: Uuid, epoch: i64, email: &str) 
 /// # Errors
 /// When the database does not answer.
 pub async fn make_verified(tx: &mut Tx, id: Uuid, wanted: &Wanted, hash: &str) -> StoreResult<Option<Person>> {
-    if let Some(person) = store::insert(tx, id, wanted, hash, true).await? {
+    if let Some(person) = store::insert(tx, id, wanted, Some(hash), true).await? {
         return Ok(Some(person));
     }
     let nameless = Wanted { username: None, username_key: None, ..wanted.clone() };
-    store::insert(tx, id, &nameless, hash, true).await
+    store::insert(tx, id, &nameless, Some(hash), true).await
 }
 
 /// Whether a real person has this username.

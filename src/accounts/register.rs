@@ -8,12 +8,13 @@ use axum::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{Person, User, store};
 use crate::{
     app::App,
-    config::EmailVerification,
-    db::StoreError,
+    config::{Config, EmailVerification},
+    db::{StoreError, StoreResult, Tx},
     error::{ApiError, Code, FieldFault, problems},
     events::{Event, Kind, Origin},
     hashing::Busy,
@@ -53,6 +54,17 @@ impl FromFields for RegisterRequest {
     }
 }
 
+impl RegisterRequest {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            email: &self.email,
+            username: self.username.as_deref(),
+            display_name: self.display_name.as_deref(),
+            locale: self.locale.as_deref(),
+        }
+    }
+}
+
 /// The person that was made.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Registered {
@@ -83,7 +95,8 @@ pub(super) async fn register(
     AcceptLanguage(language): AcceptLanguage,
     Json(request): Json<RegisterRequest>,
 ) -> Result<Response, ApiError> {
-    let (mut wanted, password) = Wanted::check(&app, request)?;
+    let (mut wanted, password) =
+        Wanted::check(&app.config, &request.asked(), |context| policy::check("password", &request.password, context))?;
     wanted.locale = wanted.locale.or(language);
     finish(async move {
         Ok(if app.config.email_verification == EmailVerification::Required {
@@ -113,35 +126,64 @@ pub struct Wanted {
     pub locale: Option<String>,
 }
 
+/// What a person is to be made of, as typed.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Where mail for the person goes.
+    pub email: &'a str,
+    /// What the person may sign in with besides.
+    pub username: Option<&'a str>,
+    /// What others are shown.
+    pub display_name: Option<&'a str>,
+    /// The language of mails.
+    pub locale: Option<&'a str>,
+}
+
+/// Which key of a person is somebody's already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The address.
+    Email,
+    /// The username.
+    Username,
+}
+
 impl Wanted {
-    /// Checks every field, and tells every fault at once; the first one gives the answer its code.
-    fn check(app: &App, request: RegisterRequest) -> Result<(Self, SecretText), ApiError> {
+    /// Checks every field, the password by `judge`, and tells every fault at once; the first one gives the answer its
+    /// code.
+    ///
+    /// # Errors
+    /// 422, with a reason for each field.
+    pub fn check<P>(
+        config: &Config,
+        asked: &Asked<'_>,
+        judge: impl FnOnce(&Context<'_>) -> Result<P, Vec<FieldFault>>,
+    ) -> Result<(Self, P), ApiError> {
         let mut faults: Vec<(Code, FieldFault)> = Vec::new();
         let mut fault = |field, code: Code| faults.push((code, FieldFault::new(field, code.as_str(), code.detail())));
 
-        let email = names::canonical_email(&request.email);
+        let email = names::canonical_email(asked.email);
         if email.is_none() {
             fault("email", Code::InvalidEmail);
         }
-        let username_key = request.username.as_deref().map(names::username_key);
+        let username_key = asked.username.map(names::username_key);
         if username_key == Some(None) {
             fault("username", Code::InvalidUsername);
         }
-        let display_name = request.display_name.as_deref().map(names::display_name);
+        let display_name = asked.display_name.map(names::display_name);
         if display_name == Some(None) {
             fault("display_name", Code::InvalidDisplayName);
         }
-        let locale = request.locale.as_deref().map(names::locale);
+        let locale = asked.locale.map(names::locale);
         if locale == Some(None) {
             fault("locale", Code::InvalidLocale);
         }
-        let context = Context {
-            min_length: app.config.passwords.min_length,
-            product_name: &app.config.product_name,
+        let password = judge(&Context {
+            min_length: config.passwords.min_length,
+            product_name: &config.product_name,
             email: email.as_deref(),
-            names: [request.username.as_deref(), request.display_name.as_deref()],
-        };
-        let password = policy::check("password", &request.password, &context);
+            names: [asked.username, asked.display_name],
+        });
         if let Err(reasons) = &password {
             faults.extend(reasons.iter().map(|reason| (Code::WeakPassword, reason.clone())));
         }
@@ -149,7 +191,7 @@ impl Wanted {
             (None, Some(email), Ok(password)) => {
                 let wanted = Self {
                     email,
-                    username: request.username,
+                    username: asked.username.map(str::to_owned),
                     username_key: username_key.flatten(),
                     display_name: display_name.flatten(),
                     locale: locale.flatten(),
@@ -162,14 +204,30 @@ impl Wanted {
             }
         }
     }
+
+    /// Makes the person, unless somebody has the address or the username; then nothing is written.
+    pub(super) async fn insert(
+        &self,
+        tx: &mut Tx,
+        id: Uuid,
+        hash: Option<&str>,
+        email_verified: bool,
+    ) -> StoreResult<Result<Person, Taken>> {
+        if let Some(person) = store::insert(tx, id, self, hash, email_verified).await? {
+            return Ok(Ok(person));
+        }
+        // A key that was taken a moment ago and is free again now (a deletion in between) is told as the name: trying
+        // again is then right in either case.
+        let email_taken = store::email_is_taken(tx, &self.email).await?;
+        Ok(Err(if email_taken || self.username_key.is_none() { Taken::Email } else { Taken::Username }))
+    }
 }
 
 /// Why nobody was made.
 #[derive(Debug)]
 enum Refused {
     Closed,
-    EmailTaken,
-    UsernameTaken,
+    Taken(Taken),
     Busy(Busy),
     Store(StoreError),
 }
@@ -184,8 +242,8 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Closed => Code::RegistrationClosed.into(),
-            Refused::EmailTaken => Code::EmailTaken.into(),
-            Refused::UsernameTaken => Code::UsernameTaken.into(),
+            Refused::Taken(Taken::Email) => Code::EmailTaken.into(),
+            Refused::Taken(Taken::Username) => Code::UsernameTaken.into(),
             Refused::Busy(busy) => busy.into(),
             Refused::Store(error) => error.into(),
         }
@@ -213,16 +271,12 @@ async fn make_person(
     welcome(app, &wanted.email)?;
     let hash = app.hasher.hash(password).await.map_err(Refused::Busy)?;
     let mut tx = app.db.begin(app.ambient.now()).await?;
-    let Some(person) = store::insert(&mut tx, app.ambient.uuid(), &wanted, &hash, false).await? else {
-        // Nothing was written. A key that was taken a moment ago and is free again now (a deletion in between) is told
-        // as the name: trying again is then right in either case.
-        let email_taken = store::email_is_taken(&mut tx, &wanted.email).await?;
-        tx.commit().await?;
-        return Err(if email_taken || wanted.username_key.is_none() {
-            Refused::EmailTaken
-        } else {
-            Refused::UsernameTaken
-        });
+    let person = match wanted.insert(&mut tx, app.ambient.uuid(), Some(&hash), false).await? {
+        Ok(person) => person,
+        Err(taken) => {
+            tx.commit().await?;
+            return Err(Refused::Taken(taken));
+        }
     };
     Event::new(Kind::Registered).person(person.id).from(origin).record(&mut tx, &app.ambient).await?;
     let verification = match app.config.email_verification {
@@ -247,7 +301,7 @@ async fn leave_pending(app: &App, origin: &Origin, wanted: Wanted, password: Sec
         && super::username_is_taken(&mut tx, key).await?
     {
         tx.commit().await?;
-        return Err(Refused::UsernameTaken);
+        return Err(Refused::Taken(Taken::Username));
     }
     let started = verification::start_registration(&mut tx, app, origin, &wanted, &hash).await?;
     tx.commit().await?;

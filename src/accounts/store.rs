@@ -17,7 +17,7 @@ pub(super) async fn insert(
     tx: &mut Tx,
     id: Uuid,
     wanted: &Wanted,
-    password_hash: &str,
+    password_hash: Option<&str>,
     email_verified: bool,
 ) -> StoreResult<Option<Person>> {
     let now = tx.now();
