@@ -9,7 +9,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Db, Pools};
+use super::{Db, Pools, StoreResult, on};
 use crate::secret::SecretText;
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -116,6 +116,27 @@ impl Db {
                 POSTGRES.run(&mut connection).await.map_err(OpenError::Migrate)?;
                 connection.close().await.map_err(OpenError::Connect)
             }
+        }
+    }
+
+    /// Whether the schema has every migration of this program. Looking changes nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn is_migrated(&self) -> StoreResult<bool> {
+        let migrator = match &self.pools {
+            Pools::Sqlite { .. } => &SQLITE,
+            Pools::Postgres(_) => &POSTGRES,
+        };
+        let mut conn = self.read().await?;
+        let applied: StoreResult<Option<i64>> =
+            on!(&mut conn, |c| sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
+                .fetch_one(c));
+        match applied {
+            Ok(applied) => Ok(applied >= migrator.iter().map(|migration| migration.version).max()),
+            // There is no such table.
+            Err(error) if !error.is_passing() => Ok(false),
+            Err(error) => Err(error),
         }
     }
 }
