@@ -139,6 +139,16 @@ pub async fn open_database(config: &Config) -> Result<Db, StartError> {
     Ok(Db::open_sqlite(&config.data_dir.join("latchkey.db")).await?)
 }
 
+/// The ephemeral store that the settings name; the first call connects.
+#[must_use]
+pub fn open_ephemeral(config: &Config, db: &Db) -> Ephemeral {
+    let longest = config.tokens.refresh_absolute_ttl;
+    match &config.redis_url {
+        Some(url) => Ephemeral::Redis(Box::new(RedisStore::new(url, &config.redis_prefix, longest))),
+        None => Ephemeral::Sql(SqlStore::new(db.clone(), longest)),
+    }
+}
+
 /// Nobody else on the machine has business with password hashes, so the folder is closed to others when it is made.
 fn make_data_dir(config: &Config) -> Result<(), StartError> {
     fs::DirBuilder::new()
@@ -216,11 +226,7 @@ impl App {
         keys::check_secrets(&db, &secrets, ambient.now()).await?;
         let ring = KeyRing::open(&db, &files, config.public_url.as_str(), may_make, &ambient).await?;
 
-        let longest = config.tokens.refresh_absolute_ttl;
-        let ephemeral = match &config.redis_url {
-            Some(url) => Ephemeral::Redis(Box::new(RedisStore::new(url, &config.redis_prefix, longest))),
-            None => Ephemeral::Sql(SqlStore::new(db.clone(), longest)),
-        };
+        let ephemeral = open_ephemeral(&config, &db);
         // A clock that a test moves is nobody else's.
         if ambient.is_system() {
             clocks::compare(&ambient, &db, &ephemeral).await?;

@@ -14,6 +14,8 @@
 //! 4. Then the session store is tidied. A deletion wipes the hash at once and frees the address; the rest of the row goes
 //! after `LATCHKEY_DELETED_RETENTION` ([`sweep`]).
 //!
+//! What an operator may do to people stands in [`operator`].
+//!
 //! A signed-in request ([`Caller`]): token → session record and person, both stores at once → same epoch, not ended. Who
 //! looks at oneself gets what was read less than half a second ago (`recent.rs`).
 //! `Caller` lives here and not in `http/`, because it reads a person, and the kernel knows no slice.
@@ -25,6 +27,7 @@ mod delete;
 mod me;
 mod model;
 mod notice;
+pub mod operator;
 mod recent;
 mod register;
 mod store;

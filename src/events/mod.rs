@@ -34,7 +34,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Registered = "registered", "A person was made.";
+    Registered = "registered", "A person was made; `data.via` says by whom if not by the person.";
     SignedIn = "signed_in", "A session was opened.";
     SignedOut = "signed_out", "A person ended a session, or all of them (`data.all`); in another session (`data.by`), or by signing in anew in its browser.";
     SessionEnded = "session_ended", "A session was ended by somebody else than its person; `data.cause` says why.";
@@ -44,6 +44,8 @@ kinds! {
     PasswordReset = "password_reset", "A person who forgot the password chose a new one with a code.";
     AddressVerified = "address_verified", "A person proved to own the address.";
     AddressChanged = "address_changed", "A person changed to another, proved address.";
+    PersonDisabled = "person_disabled", "An operator keeps a person out; every session ended.";
+    PersonEnabled = "person_enabled", "An operator lets a person in again.";
     PersonDeleted = "person_deleted", "A person ended the account.";
     KeyPublished = "key_published", "A signing key came into the ring.";
     KeyRotated = "key_rotated", "The signing key `data.to` took over from `data.from`.";

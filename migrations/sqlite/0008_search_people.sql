@@ -1,0 +1,1 @@
+-- People are searched by how an address or a username begins. The unique keys serve: here they are ordered byte by byte.
