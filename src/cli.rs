@@ -5,6 +5,7 @@
 mod doctor;
 mod keys;
 mod mail;
+mod user;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -46,6 +47,9 @@ enum Command {
     /// Mails that wait, went, or were given up
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// People: make accounts, find, disable and enable them
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// The settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -98,6 +102,7 @@ pub fn run() -> ExitCode {
             Command::Migrate => migrate(&config).await,
             Command::Keys(command) => keys::run(&config, command).await,
             Command::Mail(command) => mail::run(&config, command).await,
+            Command::User(command) => user::run(&config, command).await,
             Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Doctor(_) => Ok(()),
         }
     });
