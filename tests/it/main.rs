@@ -46,6 +46,7 @@ mod sockets;
 mod support;
 mod tokens;
 mod topologies;
+mod user_cli;
 mod verification;
 
 use std::{process::ExitCode, time::Duration};
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         sockets::tests(),
         tokens::tests(),
         topologies::tests(),
+        user_cli::tests(),
         verification::tests(),
     ];
     let trials = tests.into_iter().flatten().flat_map(trials).collect();
