@@ -91,7 +91,7 @@ pub fn run() -> ExitCode {
             Err(error) => failed(error.as_ref()),
         };
     }
-    telemetry::start(config.log, &config.log_filter);
+    telemetry::start(config.log, &config.log_filter, matches!(command, Command::Serve));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),

@@ -4,9 +4,12 @@
 //! break a line. Libraries below us stay at `warn` unless `RUST_LOG` says otherwise: some of them log statements and
 //! frames, and those carry what may not be logged.
 
-use std::io::{IsTerminal, stdout};
+use std::io::{IsTerminal, stderr, stdout};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{self, writer::BoxMakeWriter},
+};
 
 use crate::config::LogFormat;
 
@@ -14,16 +17,17 @@ use crate::config::LogFormat;
 /// names one of their modules.
 const CAPPED: [&str; 5] = ["hyper=info", "h2=info", "rustls=info", "sqlx=warn", "redis=info"];
 
-/// Starts logging to standard output.
-pub(crate) fn start(format: LogFormat, filter: &str) {
+/// Starts logging: a server to standard output, a command to standard error, since its output is what it was asked for.
+pub(crate) fn start(format: LogFormat, filter: &str, is_server: bool) {
     // Settings refused a filter that cannot be read.
     let mut filter = EnvFilter::new(filter);
     for directive in CAPPED.iter().filter_map(|text| text.parse().ok()) {
         filter = filter.add_directive(directive);
     }
-    let builder = fmt().with_env_filter(filter).with_target(false);
+    let writer = if is_server { BoxMakeWriter::new(stdout) } else { BoxMakeWriter::new(stderr) };
+    let builder = fmt::fmt().with_env_filter(filter).with_target(false).with_writer(writer);
     let started = if is_pretty(format) {
-        builder.with_ansi(stdout().is_terminal()).compact().try_init()
+        builder.with_ansi(stdout().is_terminal() && stderr().is_terminal()).compact().try_init()
     } else {
         builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
     };
