@@ -7,6 +7,7 @@
 mod create;
 mod output;
 mod password;
+mod sessions;
 
 use std::io::{self, IsTerminal};
 
@@ -25,10 +26,13 @@ use crate::{
     app::{open_database, open_ephemeral},
     config::Config,
     db::Db,
+    ephemeral::Ephemeral,
 };
 
 /// Most people that are read at once.
 const PIECE: u16 = 500;
+/// How often a connection to Redis is tried, 400 ms each.
+const CONNECT_TRIES: u32 = 4;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum UserCommand {
@@ -74,6 +78,26 @@ pub(super) enum UserCommand {
         /// An address, a username or an id
         who: String,
     },
+    /// List what somebody is signed in with, the last used first
+    ///
+    /// In a pipe each session is one line of JSON with the fields of `GET /me/sessions`.
+    Sessions {
+        /// An address, a username or an id
+        who: String,
+    },
+    /// End one session of somebody, or all of them, at once and on every node
+    ///
+    /// The person is not told, and may sign in again; to keep somebody out there is `latchkey user disable`.
+    Revoke {
+        /// An address, a username or an id
+        who: String,
+        /// The session, by its id in `user sessions`
+        #[arg(required_unless_present = "all")]
+        session: Option<Uuid>,
+        /// Every session, and every code that was mailed; works without Redis too
+        #[arg(long, conflicts_with = "session")]
+        all: bool,
+    },
 }
 
 pub(super) async fn run(config: &Config, command: UserCommand) -> anyhow::Result<()> {
@@ -82,6 +106,8 @@ pub(super) async fn run(config: &Config, command: UserCommand) -> anyhow::Result
         UserCommand::List { search, limit, after } => list(config, search, limit, after).await,
         UserCommand::Disable { who } => disable(config, &who).await,
         UserCommand::Enable { who } => enable(config, &who).await,
+        UserCommand::Sessions { who } => sessions::list(config, &who).await,
+        UserCommand::Revoke { who, session, all: _ } => sessions::revoke(config, &who, session).await,
     };
     match outcome {
         // Who reads along has seen enough.
@@ -106,6 +132,18 @@ async fn open(config: &Config) -> anyhow::Result<Db> {
         bail!("the database has no schema yet, or that of an older program; run `latchkey migrate` first");
     }
     Ok(db)
+}
+
+/// The store of the sessions, after a few tries to connect: a request gives up sooner than a distant Redis may take for
+/// the first one. Whether it answers is seen when it is asked.
+async fn reach(config: &Config, db: &Db) -> anyhow::Result<Ephemeral> {
+    let ephemeral = open_ephemeral(config, db)?;
+    for _ in 0..CONNECT_TRIES {
+        if ephemeral.ping().await.is_ok() {
+            break;
+        }
+    }
+    Ok(ephemeral)
 }
 
 /// The person, or what to do about a name that is nobody's.
@@ -157,7 +195,7 @@ async fn list(config: &Config, search: Option<String>, limit: u64, after: Option
 async fn disable(config: &Config, who: &str) -> anyhow::Result<()> {
     let db = open(config).await?;
     let person = find(&db, who).await?;
-    let ephemeral = open_ephemeral(config, &db)?;
+    let ephemeral = reach(config, &db).await?;
     let outcome = operator::disable(&db, &ephemeral, &Ambient::system(), Via::CommandLine, person.id).await?;
     if let Outcome::Done(Some(error)) = &outcome {
         eprintln!(

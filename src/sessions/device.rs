@@ -49,6 +49,12 @@ pub(super) fn words(device: Device) -> String {
     }
 }
 
+/// The device in words a person knows, if anything is known of it.
+#[must_use]
+pub fn in_words(device: Device) -> Option<String> {
+    Some(words(device)).filter(|words| !words.is_empty())
+}
+
 /// Puts a device to the front of those that a person signed in from, and tells whether it was among them.
 ///
 /// A device is its browser, its system and the wider network it comes from (/16, /32): without a credential of its own it

@@ -51,7 +51,7 @@ impl Session {
             last_used_at: record.made_at,
             expires_at: record.expires_at(),
             ip: record.address.to_string(),
-            user_agent: Some(device::words(record.device)).filter(|words| !words.is_empty()),
+            user_agent: device::in_words(record.device),
         }
     }
 }

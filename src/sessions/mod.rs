@@ -26,6 +26,7 @@ mod ledger;
 mod list;
 mod login;
 mod logout;
+pub mod operator;
 mod refresh;
 mod refresh_token;
 mod revoke;
@@ -35,6 +36,7 @@ mod transport;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use device::in_words as device_words;
 pub use device_token::DeviceToken;
 pub use ledger::Ledger;
 pub use refresh_token::RefreshToken;

@@ -58,9 +58,14 @@ pub(super) fn table(people: &[Person], is_first: bool) -> io::Result<()> {
     }
     let head = ["ID", "EMAIL", "USERNAME", "STATUS", "CREATED", "LAST LOGIN"].map(str::to_owned);
     let rows: Vec<[String; 6]> = is_first.then_some(head).into_iter().chain(people.iter().map(row)).collect();
+    columns(&rows)
+}
+
+/// Writes rows with every column as wide as its widest cell.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> io::Result<()> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 6] = std::array::from_fn(width);
-    for row in &rows {
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
         say(cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
