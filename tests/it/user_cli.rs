@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io::{Read, Write},
     process::{Child, Command, Output, Stdio},
-    sync::atomic::Ordering,
+    sync::{
+        atomic::Ordering,
+        mpsc::{self, Receiver},
+    },
     time::{Duration, Instant},
 };
 
@@ -36,6 +39,10 @@ pub fn tests() -> Vec<Test> {
         a_disabled_person_is_out_everywhere_within_a_second,
         a_code_from_before_does_not_outlive_disabling,
         disabling_twice_is_disabling_once,
+        sessions_are_listed_as_their_person_sees_them,
+        a_revoked_session_is_over_everywhere_within_a_second,
+        only_a_living_session_of_that_person_can_be_revoked,
+        revoking_all_ends_every_session_and_code,
         an_id_is_nobodys_name,
         a_command_makes_no_schema_and_no_keys,
     );
@@ -47,7 +54,10 @@ pub fn tests() -> Vec<Test> {
         bad_usage_is_told_from_failure,
     ));
     tests.extend(crate::on_stacks!(&StackKind::SHARED; what_begins_alike_does_so_in_every_language));
-    tests.extend(crate::on_stacks!(&StackKind::REDIS; disabling_holds_though_redis_is_away));
+    tests.extend(crate::on_stacks!(&StackKind::REDIS;
+        disabling_holds_though_redis_is_away,
+        without_redis_all_can_be_revoked_and_one_cannot,
+    ));
     tests
 }
 
@@ -111,6 +121,9 @@ fn with(settings: &Settings, more: &[(&str, &str)]) -> Vec<(String, String)> {
 fn catch_up(app: &TestApp) {
     app.clock.store(Ambient::system().now().millis(), Ordering::SeqCst);
 }
+
+/// How long a server may answer /me out of what it read before; what another process did is felt from then on.
+const FELT: Duration = Duration::from_millis(500);
 
 async fn people(app: &TestApp) -> i64 {
     app.number("SELECT COUNT(*) FROM users").await
@@ -271,8 +284,9 @@ async fn a_password_is_one_line(stack: Stack) {
 
 /// A terminal with a command on it.
 struct Terminal {
-    /// The side of who sits there.
+    /// The side of who sits there, and what is shown to them.
     person: File,
+    shown: Receiver<Vec<u8>>,
     /// The side of the command.
     program: File,
     child: Child,
@@ -288,16 +302,25 @@ impl Terminal {
         let program = File::options().read(true).write(true).open(path).unwrap();
         let end = || Stdio::from(program.try_clone().unwrap());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Self { person: person.into(), program, child, seen: String::new() }
+        let person = File::from(person);
+        let (mut reader, (sender, shown)) = (person.try_clone().unwrap(), mpsc::channel());
+        // It ends with the test: nobody else can tell a read of a terminal to give up.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 1024];
+            while let Ok(read) = reader.read(&mut buffer)
+                && sender.send(buffer[..read].to_vec()).is_ok()
+            {}
+        });
+        Self { person, shown, program, child, seen: String::new() }
     }
 
     /// Reads until this was shown once more.
     fn shows(&mut self, text: &str) {
         let from = self.seen.len();
-        let mut buffer = [0; 1024];
         while !self.seen[from..].contains(text) {
-            let read = self.person.read(&mut buffer).unwrap();
-            self.seen += &String::from_utf8_lossy(&buffer[..read]);
+            let shown = self.shown.recv_timeout(Duration::from_secs(10));
+            let shown = shown.unwrap_or_else(|_| panic!("not shown within ten seconds: {text}\n{}", self.seen));
+            self.seen += &String::from_utf8_lossy(&shown);
         }
     }
 
@@ -626,6 +649,135 @@ async fn disabling_holds_though_redis_is_away(stack: Stack) {
     app.anonymous().refresh(&alice.refresh).await.is_problem(401, "invalid_refresh_token");
 }
 
+// --- sessions --------------------------------------------------------------------
+
+async fn sessions_are_listed_as_their_person_sees_them(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    app.pass(Duration::from_secs(60));
+    let firefox = app.anonymous().with("user-agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Firefox/140.0");
+    firefox.login(&alice.email, PASSWORD).await.is(200);
+    app.person("bob").await;
+    let mut seen = alice.client.bearer(&alice.access).get("/me/sessions").await.is(200).json()["sessions"].clone();
+    for session in seen.as_array_mut().unwrap() {
+        session.as_object_mut().unwrap().remove("current").unwrap();
+    }
+    let listed = said(&user(&stack, &app.settings, &["sessions", "alice"]));
+    assert_eq!((json!(listed), listed.len()), (seen, 2));
+    let (code, shown) = Terminal::start(&mut command(&stack, &app.settings, &["sessions", "alice"])).end();
+    for text in [&alice.session.to_string(), "Firefox on Linux  127.0.0.1  2026-11-22 10:57 UTC", "SIGNED IN"] {
+        assert!(code == Some(0) && shown.contains(text), "{shown}");
+    }
+    // What SQL knows to be over is, whatever the store of the sessions still has.
+    app.sql(&format!(
+        "INSERT INTO ended_sessions (session_id, user_id, \"until\") VALUES ({}, {}, {})",
+        app.id(alice.session),
+        app.id(alice.id),
+        i64::MAX
+    ))
+    .await;
+    assert_eq!(said(&user(&stack, &app.settings, &["sessions", "alice"])).len(), 1);
+    app.sql("UPDATE users SET epoch = epoch + 1").await;
+    assert_eq!(said(&user(&stack, &app.settings, &["sessions", "alice"])), [] as [Value; 0]);
+}
+
+async fn a_revoked_session_is_over_everywhere_within_a_second(stack: Stack) {
+    let settings = stack.settings().await;
+    let nodes = if stack.kind == StackKind::Embedded { 1 } else { 2 };
+    let nodes: Vec<_> = (0..nodes).map(|_| Process::start(stack.dir.path(), &settings)).collect();
+    let alice = nodes[0].client().register("alice").await;
+    let elsewhere = alice.elsewhere().await;
+    for node in &nodes {
+        node.client().bearer(&elsewhere.access).get("/me").await.is(200);
+    }
+    let session = elsewhere.session.to_string();
+    let done = one(&user(&stack, &settings, &["revoke", "alice", &session]));
+    assert_eq!(done, json!({"id": alice.id, "session_id": elsewhere.session, "all": false}));
+    let started = Instant::now();
+    for node in &nodes {
+        let refused = || async {
+            let me = node.client().bearer(&elsewhere.access).get("/me").await.status;
+            (me, node.client().refresh(&elsewhere.refresh).await.status) == (401, 401)
+        };
+        eventually("a revoked session is over", refused).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    for node in &nodes {
+        node.client().bearer(&alice.access).get("/me").await.is(200);
+    }
+    assert_eq!(one(&user(&stack, &settings, &["sessions", "alice"]))["id"], json!(alice.session));
+}
+
+async fn only_a_living_session_of_that_person_can_be_revoked(stack: Stack) {
+    let app = stack.app().await;
+    let (alice, bob) = (app.person("alice").await, app.person("bob").await);
+    let revoke = |session: Uuid| user(&stack, &app.settings, &["revoke", "alice", &session.to_string()]);
+    for stranger in [bob.session, Uuid::nil(), alice.id] {
+        let said = complaint(&revoke(stranger), 1);
+        assert!(said.contains("no living session of this id"), "{said}");
+    }
+    assert!(bob.is_signed_in().await && alice.is_signed_in().await);
+    let written = || async {
+        let ends = app.number("SELECT COUNT(*) FROM ended_sessions").await;
+        (ends, app.events("session_ended").await)
+    };
+    assert_eq!(written().await, (0, 0));
+    one(&revoke(alice.session));
+    app.pass(FELT);
+    assert!(!alice.is_signed_in().await);
+    assert!(app.ephemeral.list(app.ambient.now(), alice.id).await.unwrap().is_empty(), "the record is gone");
+    complaint(&revoke(alice.session), 1);
+    assert_eq!(written().await, (1, 1));
+    let event = format!(
+        "SELECT CAST(data AS TEXT) FROM events WHERE kind = 'session_ended' AND person_id = {} AND session_id = {}",
+        app.id(alice.id),
+        app.id(alice.session)
+    );
+    let data: Value = serde_json::from_str(&app.text(&event).await).unwrap();
+    assert_eq!(data, json!({"cause": "operator", "via": "cli"}));
+}
+
+async fn revoking_all_ends_every_session_and_code(stack: Stack) {
+    let app = stack.app().await;
+    catch_up(&app);
+    let (alice, bob) = (app.person("alice").await, app.person("bob").await);
+    let elsewhere = alice.elsewhere().await;
+    let reset = app.reset_code(&alice.email).await;
+    let done = one(&user(&stack, &app.settings, &["revoke", "alice", "--all"]));
+    assert_eq!(done, json!({"id": alice.id, "session_id": null, "all": true}));
+    for person in [&alice, &elsewhere] {
+        assert!(!person.is_signed_in().await);
+        app.anonymous().refresh(&person.refresh).await.is_problem(401, "invalid_refresh_token");
+    }
+    assert!(bob.is_signed_in().await);
+    assert!(app.ephemeral.list(app.ambient.now(), alice.id).await.unwrap().is_empty(), "tidied");
+    let body = reset.reset("a staple for the horse");
+    app.anonymous().post("/password/reset", body).await.is_problem(400, "invalid_code");
+    let data = app.text("SELECT CAST(data AS TEXT) FROM events WHERE kind = 'session_ended'").await;
+    let data: Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(data, json!({"all": "true", "cause": "operator", "via": "cli"}));
+    let epoch = |person: Uuid| format!("SELECT epoch FROM users WHERE id = {}", app.id(person));
+    assert_eq!((app.number(&epoch(alice.id)).await, app.number(&epoch(bob.id)).await), (1, 0));
+    app.anonymous().login(&alice.email, PASSWORD).await.is(200);
+}
+
+async fn without_redis_all_can_be_revoked_and_one_cannot(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = with(&app.settings, &[("REDIS_URL", &format!("redis://{nobody}/"))]);
+    complaint(&user(&stack, &settings, &["sessions", "alice"]), 1);
+    let said = complaint(&user(&stack, &settings, &["revoke", "alice", &alice.session.to_string()]), 1);
+    assert!(said.contains("--all needs the database alone"), "{said}");
+    assert!(alice.is_signed_in().await);
+    assert_eq!(app.number("SELECT COUNT(*) FROM ended_sessions").await, 0);
+    let output = user(&stack, &settings, &["revoke", "alice", "--all"]);
+    assert_eq!(one(&output)["all"], true, "what is logged stands elsewhere");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stay until they expire"), "{output:?}");
+    app.pass(FELT);
+    assert!(!alice.is_signed_in().await);
+}
+
 // --- who, and where ---------------------------------------------------------------
 
 async fn an_id_is_nobodys_name(stack: Stack) {
@@ -639,8 +791,8 @@ async fn an_id_is_nobodys_name(stack: Stack) {
     // Not even when nobody has the id any more.
     app.sql("UPDATE users SET deleted_at = 1 WHERE username = 'alice'").await;
     for who in [&id, "alice", "alice@example.com", "nobody", "Nobody@example.com", "", "a b", "@", "admin"] {
-        for act in ["disable", "enable"] {
-            let said = complaint(&user(&stack, &app.settings, &[act, who]), 1);
+        for act in [&["disable", who][..], &["enable", who], &["sessions", who], &["revoke", who, "--all"]] {
+            let said = complaint(&user(&stack, &app.settings, act), 1);
             assert!(said.contains("latchkey user list --search"), "{said}");
         }
     }
@@ -668,6 +820,8 @@ async fn a_command_makes_no_schema_and_no_keys(stack: Stack) {
         &["create", "--no-password", "--email", "alice@example.com"],
         &["disable", "alice"],
         &["enable", "alice"],
+        &["sessions", "alice"],
+        &["revoke", "alice", "--all"],
     ] {
         let said = complaint(&user(&stack, &settings, arguments), 1);
         assert!(said.contains("run `latchkey migrate`"), "{said}");
@@ -697,6 +851,10 @@ async fn bad_usage_is_told_from_failure(stack: Stack) {
         &["create", "--email", "alice@example.com", "--password-stdin", "--no-password"],
         &["list", "--after", "alice"],
         &["disable"],
+        &["sessions"],
+        &["revoke", "alice"],
+        &["revoke", "alice", "one"],
+        &["revoke", "alice", "01a203c5-3645-70ad-a9d1-0a46da625171", "--all"],
         &["disable", "alice", "bob"],
     ] {
         complaint(&user(&stack, &app.settings, arguments), 2);
@@ -704,7 +862,9 @@ async fn bad_usage_is_told_from_failure(stack: Stack) {
     let said = complaint(&user(&stack, &app.settings, &["create", "--email", "alice@example.com"]), 2);
     assert!(said.contains("--password-stdin") && said.contains("--no-password"), "{said}");
     assert_eq!(people(&app).await, 0);
-    for arguments in [&["--help"][..], &["create", "--help"], &["list", "--help"], &["disable", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["create", "--help"], &["list", "--help"], &["disable", "--help"], &["revoke", "--help"]]
+    {
         let output = user(&stack, &app.settings, arguments);
         assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
     }
