@@ -27,7 +27,7 @@ fn ledger<'a>(config: &Config, db: &'a Db, ephemeral: &'a Ephemeral, ambient: &'
 pub(super) async fn list(config: &Config, who: &str) -> anyhow::Result<()> {
     let db = open(config).await?;
     let person = find(&db, who).await?;
-    let (ephemeral, ambient) = (reach(config, &db).await?, Ambient::system());
+    let (ephemeral, ambient) = (reach(config, &db).await, Ambient::system());
     let living = ledger(config, &db, &ephemeral, &ambient).living(person.id, person.epoch).await;
     let living = living.context("cannot read the sessions")?;
     if !io::stdout().is_terminal() {
@@ -73,7 +73,7 @@ fn row(id: Uuid, record: &SessionRecord) -> [String; 6] {
 pub(super) async fn revoke(config: &Config, who: &str, session: Option<Uuid>) -> anyhow::Result<()> {
     let db = open(config).await?;
     let person = find(&db, who).await?;
-    let (ephemeral, ambient) = (reach(config, &db).await?, Ambient::system());
+    let (ephemeral, ambient) = (reach(config, &db).await, Ambient::system());
     let ledger = ledger(config, &db, &ephemeral, &ambient);
     let words = match session {
         Some(session) => {
