@@ -5,7 +5,8 @@
 //!
 //! A cookie comes along by itself, whoever made the page that sends the request. `SameSite=Strict` keeps pages of other
 //! sites out; pages of the same site on another host or port are told apart by `Origin` ([`Origins`]), which a page cannot
-//! forge: whatever acts on a cookie, or sets one, asks for it first.
+//! forge: whatever acts on the
+//! refresh cookie, or sets one, asks for it first. (The device cookie is read without: it is no credential.)
 
 use std::time::Duration;
 
@@ -23,13 +24,11 @@ use crate::{
 /// somebody made up, none counts.
 #[must_use]
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    let mut found = lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .filter_map(|(found, value)| (found == name).then_some(value));
+    // Bytes, since what a neighbour put beside ours may be no text at all.
+    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut found = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
     let value = found.next()?;
-    found.next().is_none().then_some(value)
+    found.next().is_none().then(|| std::str::from_utf8(value).ok())?
 }
 
 /// A `Set-Cookie` that puts `value` under this name for so long, for this host and its own scripts not to see. Nothing at

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         an_origin_is_compared_as_browsers_write_it,
         a_refused_cookie_is_left_where_it_is,
         two_cookies_of_one_name_are_none,
+        a_neighbour_that_is_no_text_hides_nothing,
         everywhere_by_cookie_wants_a_live_one,
         transports_have_two_words,
     ]);
@@ -307,6 +308,21 @@ async fn two_cookies_of_one_name_are_none(stack: Stack) {
     empty(&browser, "/refresh").await.is_problem(401, "missing_token");
     empty(&browser, "/logout").await.is_problem(400, "missing_token");
     let planted = page(&app).with("cookie", &format!("{}={cookie}", REFRESH.to_lowercase()));
+    empty(&planted, "/refresh").await.is_problem(401, "missing_token");
+}
+
+/// Another host of the domain, or a script of a third party, may put anything beside our cookie.
+async fn a_neighbour_that_is_no_text_hides_nothing(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    let cookie = value(&page(&app).post("/login", credentials(&alice.email)).await.is(200), REFRESH);
+    let mut line = b"x=\xe9\xff; ".to_vec();
+    line.extend(format!("{REFRESH}={cookie}; y=\u{e9}").into_bytes());
+    let browser = page(&app).with_bytes("cookie", &line);
+    empty(&browser, "/refresh").await.is(200);
+    empty(&browser, "/logout").await.is(204);
+    // What is no space of a cookie line does not make a name ours (no other prefix is looked after by browsers).
+    let planted = page(&app).with_bytes("cookie", format!("\u{2000}{REFRESH}={cookie}").as_bytes());
     empty(&planted, "/refresh").await.is_problem(401, "missing_token");
 }
 

@@ -111,6 +111,13 @@ impl Client {
         client
     }
 
+    /// The same client with one more header, whose value need be no text.
+    pub fn with_bytes(&self, name: &'static str, value: &[u8]) -> Self {
+        let mut client = self.clone();
+        client.headers.append(name, axum::http::HeaderValue::from_bytes(value).unwrap());
+        client
+    }
+
     /// The same client with an access token.
     pub fn bearer(&self, token: &str) -> Self {
         let mut client = self.clone();
