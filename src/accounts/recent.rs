@@ -4,7 +4,8 @@
 //! 2. A reading is good for a request that came less than [`FRESH`] after it *began*, while this process did not change
 //!    the person since (`db::Changes`). So what another node did is felt within [`FRESH`], what this one did at once, and
 //!    nothing is served longer however slow a store is, or whatever is away.
-//! 3. There is one reading of a session at a time: who comes while it is under way waits for it, and gets what it gets.
+//! 3. There is one reading of a session at a time, unless one takes longer than [`FRESH`]: who comes while it is under
+//!    way waits for it, and gets what it gets.
 //!    It runs in a task of its own, so who hangs up takes it from nobody.
 //! 4. Only a yes is kept. A no is asked again, since the session that was dead a moment ago may have been spared by the
 //!    act that ended the others; an error is told to those who wait and forgotten.
@@ -74,7 +75,10 @@ impl Recent {
         // Who found a reading of somebody else's that said no looks once more; then the no is later than the question.
         for _ in 0..2 {
             let is_good = |reading: &Reading| {
-                reading.changes == arrival.changes && arrival.at.saturating_sub(reading.began) < FRESH
+                reading.changes == arrival.changes
+                    && arrival.at.saturating_sub(reading.began) < FRESH
+                    // What it came to, if all who waited for it hung up before they could forget it.
+                    && reading.outcome.peek().is_none_or(|outcome| matches!(outcome, Ok(Some(_))))
             };
             let mut is_ours = false;
             let reading = self.0.get_or_insert(key, is_good, || {
@@ -235,6 +239,20 @@ mod tests {
             assert_eq!(second.await.unwrap().unwrap().unwrap().person.display_name, name("new"));
             assert_eq!(ask(&recent, later, &[]).await, (name("new"), 0), "and it is the one that is kept");
         }
+    }
+
+    #[tokio::test]
+    async fn an_error_that_nobody_waited_for_is_told_to_nobody() {
+        let recent = Arc::new(Recent::default());
+        let (end, only) = slow(&recent, arrival(1000, 0));
+        waits(&only).await;
+        let kept = recent.0.get(&(PERSON, SESSION)).unwrap().outcome;
+        only.abort();
+        let _ = only.await;
+        end.send(Err(Code::Unavailable.into())).unwrap();
+        // As the map would find it: come to its end, and nobody there to forget it.
+        kept.await.unwrap_err();
+        assert_eq!(ask(&recent, arrival(1100, 0), &[seen("back")]).await, (name("back"), 1));
     }
 
     #[tokio::test]
