@@ -59,13 +59,22 @@ pub fn judge(before: Timestamp, theirs: Timestamp, after: Timestamp) -> Skew {
 /// # Errors
 /// [`ClockError`].
 pub async fn compare(ambient: &Ambient, db: &Db, ephemeral: &Ephemeral) -> Result<(), ClockError> {
-    let before = ambient.now();
-    if let Some(theirs) = db.clock().await? {
-        note("the database", judge(before, theirs, ambient.now()))?;
-    }
+    compare_with_database(ambient, db).await?;
     let before = ambient.now();
     if let Some(theirs) = ephemeral.clock().await? {
         note("Redis", judge(before, theirs, ambient.now()))?;
+    }
+    Ok(())
+}
+
+/// Compares our clock with that of the database; warns, or refuses.
+///
+/// # Errors
+/// [`ClockError`].
+pub async fn compare_with_database(ambient: &Ambient, db: &Db) -> Result<(), ClockError> {
+    let before = ambient.now();
+    if let Some(theirs) = db.clock().await? {
+        note("the database", judge(before, theirs, ambient.now()))?;
     }
     Ok(())
 }

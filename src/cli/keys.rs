@@ -14,6 +14,7 @@ use clap::Subcommand;
 use crate::{
     ambient::Ambient,
     app::{self, open_database},
+    clocks,
     config::Config,
     db::Db,
     keys::{self, KeyFiles, KeyRing, KeyState, PrivateKey, Retirement, RingKey, Rotation},
@@ -113,6 +114,8 @@ async fn generate(config: &Config) -> anyhow::Result<()> {
 async fn rotate(config: &Config, wait: bool) -> anyhow::Result<()> {
     let (ambient, files) = (Ambient::system(), KeyFiles::new(&config.jwt_dir));
     let db = open_database(config).await?;
+    // What is written here says until when others take the old key's tokens.
+    clocks::compare_with_database(&ambient, &db).await?;
     let ring = read(config, &db, &files, &files.load()?).await?;
     let before = ring.list();
     let rotation = Rotation::of(&before)?;

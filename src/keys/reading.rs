@@ -26,10 +26,15 @@ use crate::db::{Db, PATIENCE, StoreResult};
 /// Between two readings that tokens asked for.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long the folder may take to be read.
+const FOLDER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What readings need and leave behind.
 pub(super) struct Reading {
     files: KeyFiles,
     told: Mutex<Told>,
+    /// Held while somebody looks into the folder.
+    looking: Arc<Mutex<()>>,
     looked: Mutex<Option<Looked>>,
 }
 
@@ -50,7 +55,7 @@ struct Looked {
 
 impl Reading {
     pub(super) fn of(files: &KeyFiles) -> Self {
-        Self { files: files.clone(), told: Mutex::default(), looked: Mutex::new(None) }
+        Self { files: files.clone(), told: Mutex::default(), looking: Arc::default(), looked: Mutex::new(None) }
     }
 }
 
@@ -112,8 +117,16 @@ impl KeyRing {
     /// What is held, and what the folder has of these rows beside it.
     async fn look_into_folder(&self, rows: &[KeyRow], held: &Arc<Private>, told: &mut Told) -> Arc<Private> {
         let files = self.reading.files.clone();
-        // A folder may lie on a network.
-        let Ok((found, faults)) = tokio::task::spawn_blocking(move || files.look()).await else {
+        // A folder may lie on a network and not answer: that must not keep this node from hearing of the ring, nor pile up
+        // threads that wait for it.
+        let Ok(one_at_a_time) = Arc::clone(&self.reading.looking).try_lock_owned() else { return Arc::clone(held) };
+        let look = tokio::task::spawn_blocking(move || {
+            let found = files.look();
+            drop(one_at_a_time);
+            found
+        });
+        let Ok(Ok((found, faults))) = tokio::time::timeout(FOLDER_PATIENCE, look).await else {
+            tracing::warn!("the folder of keys does not answer; going on with the keys that are held");
             return Arc::clone(held);
         };
         if !faults.is_empty() && faults != told.faults {

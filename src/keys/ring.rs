@@ -202,7 +202,7 @@ impl KeyRing {
         })
     }
 
-    /// Makes a `next` key where there is none, and an `active` one where this node could sign with nothing.
+    /// Makes a `next` key where this node holds none; in an empty ring it becomes `active`.
     ///
     /// # Errors
     /// See [`RingError`].
