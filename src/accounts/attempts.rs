@@ -40,11 +40,20 @@ pub fn of_names(app: &App, email: Option<&str>, username: Option<&str>) -> Vec<K
     email.into_iter().chain(username).collect()
 }
 
-/// The attempts from a device of a person. With the epoch in it, so that a reset begins them anew; and one of eight, so
-/// that who had the password for an hour and collected device tokens has no more attempts than with eight of them.
+/// Buckets that the devices of one person share.
+const OF_DEVICES: u8 = 8;
+
+/// The attempts from a device of a person: one bucket of eight, so that who had the password for an hour and collected
+/// device tokens has no more attempts than with eight of them.
 #[must_use]
-pub fn of_device(app: &App, person: Uuid, device: &[u8; 16], epoch: i64) -> Key<Attempts> {
-    bucket(&app.secrets, "device", &[&person.as_bytes()[..], &[device[0] % 8], &epoch.to_be_bytes()].concat())
+pub fn of_device(app: &App, person: Uuid, device: &[u8; 16]) -> Key<Attempts> {
+    bucket(&app.secrets, "device", &[&person.as_bytes()[..], &[device[0] % OF_DEVICES]].concat())
+}
+
+/// The attempts from every device of a person.
+#[must_use]
+pub fn of_devices(app: &App, person: Uuid) -> Vec<Key<Attempts>> {
+    (0..OF_DEVICES).map(|number| of_device(app, person, &[number; 16])).collect()
 }
 
 /// The attempts of whoever holds an access token of this session.

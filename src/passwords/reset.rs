@@ -78,7 +78,8 @@ pub(super) async fn reset(
 
 /// Who could read the mail need not wait for what strangers did; the flow counts as a device token for a while.
 async fn forgive(app: &App, claimed: &Claimed, person: &Addressee) {
-    let buckets = attempts::of_names(app, person.email.as_deref(), person.username.as_deref());
+    let mut buckets = attempts::of_names(app, person.email.as_deref(), person.username.as_deref());
+    buckets.extend(attempts::of_devices(app, person.id));
     for outcome in [flow::done(app, claimed).await, app.ephemeral.clear(&buckets).await] {
         if let Err(error) = outcome {
             tracing::warn!(%error, "failed attempts before a reset may still be counted");
