@@ -38,7 +38,7 @@ use std::time::Duration;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-pub use caller::{Caller, verify};
+pub use caller::{Caller, STAMP_PAUSE, verify};
 pub use confirm::{Confirmed, NotConfirmed, confirm};
 pub use model::{Addressee, Credentials, Person, Status, User};
 pub use notice::post_notice;
@@ -138,12 +138,13 @@ pub async fn sweep(db: &Db, now: Timestamp, retention: Duration) -> StoreResult<
     Ok(swept)
 }
 
-/// Adds one to the person's epoch, which ends every session that carries the old one. `None` when there is nobody.
+/// Adds one to the person's epoch, which ends every session that carries the old one. `None` when there is nobody, or the
+/// epoch is not `stands`.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<i64>> {
-    store::next_epoch(tx, person).await
+pub async fn next_epoch(tx: &mut Tx, person: Uuid, stands: Option<i64>) -> StoreResult<Option<i64>> {
+    store::next_epoch(tx, person, stands).await
 }
 
 /// Who has this address.

@@ -212,11 +212,15 @@ pub(super) async fn purge(tx: &mut Tx, instant: Timestamp) -> StoreResult<u64> {
     .map_ok(|done| done.rows_affected()))
 }
 
-pub(super) async fn next_epoch(tx: &mut Tx, person: Uuid) -> StoreResult<Option<i64>> {
+pub(super) async fn next_epoch(tx: &mut Tx, person: Uuid, stands: Option<i64>) -> StoreResult<Option<i64>> {
     tx.touches(person);
-    on!(tx, |c| sqlx::query_scalar("UPDATE users SET epoch = epoch + 1 WHERE id = $1 RETURNING epoch")
-        .bind(person)
-        .fetch_optional(c))
+    on!(tx, |c| sqlx::query_scalar(
+        "UPDATE users SET epoch = epoch + 1 WHERE id = $1 AND epoch = COALESCE($2, epoch) AND deleted_at IS NULL
+         RETURNING epoch"
+    )
+    .bind(person)
+    .bind(stands)
+    .fetch_optional(c))
 }
 
 pub(super) async fn addressee_by_email(conn: &mut Conn, email: &str) -> StoreResult<Option<Addressee>> {

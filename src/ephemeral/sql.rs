@@ -130,7 +130,8 @@ impl SqlStore {
                 .await?
                 .and_then(|bytes| SessionRecord::unpack(&bytes, self.longest))
                 .filter(|record| record.is_alive(now))
-                .map(|record| (session, SessionRecord { epoch, ..record })),
+                // Of two acts the later one may come first.
+                .map(|record| (session, SessionRecord { epoch: epoch.max(record.epoch), ..record })),
         };
         delete_all(&mut tx, user).await?;
         if let Some((session, record)) = kept {

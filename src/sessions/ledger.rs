@@ -54,14 +54,13 @@ impl<'a> Ledger<'a> {
     /// # Errors
     /// When a store does not answer.
     pub async fn living(&self, person: Uuid, epoch: i64) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
-        let now = self.ambient.now();
-        let ended = async {
-            let mut conn = self.db.read().await?;
-            store::ended(&mut conn, person).await
-        };
-        let (records, ended) = tokio::join!(self.ephemeral.list(now, person), ended);
-        let (mut living, ended) = (records?, ended?.into_iter().collect::<HashSet<Uuid>>());
-        living.retain(|(session, record)| record.epoch == epoch && !ended.contains(session));
+        let mut living = self.ephemeral.list(self.ambient.now(), person).await?;
+        living.retain(|(_, record)| record.epoch == epoch);
+        let ids: Vec<Uuid> = living.iter().map(|(session, _)| *session).collect();
+        let mut conn = self.db.read().await?;
+        let ended: HashSet<Uuid> = store::ended(&mut conn, &ids).await?.into_iter().collect();
+        drop(conn);
+        living.retain(|(session, _)| !ended.contains(session));
         living.sort_unstable_by_key(|(session, record)| (std::cmp::Reverse(record.made_at), *session));
         Ok(living)
     }
@@ -80,27 +79,36 @@ impl<'a> Ledger<'a> {
         self.ephemeral.close(person, session).await
     }
 
-    /// Ends every session of the person but `spared`: the epoch moves, with `event`, and the spared one moves along.
+    /// Ends every session of the person but `spared`: the epoch moves, with `event`, and the spared one moves along. Only
+    /// while the epoch is `stands`, if that is given: who asks out of a session may not end what was opened after that
+    /// session was over, nor make it live again. `false` when it stands no longer.
     ///
     /// The epoch ends them durably and wherever their records are, so with nobody to spare removing the records is
     /// tidiness: if that fails the answer is still yes, since who asked could not ask again with a session that ended.
     ///
     /// # Errors
     /// When a store does not say so; all may have ended then, the spared one included.
-    pub async fn end_all(&self, person: Uuid, spared: Option<Uuid>, event: Event) -> EphemeralResult<()> {
+    pub async fn end_all(
+        &self,
+        person: Uuid,
+        stands: Option<i64>,
+        spared: Option<Uuid>,
+        event: Event,
+    ) -> EphemeralResult<bool> {
         let now = self.ambient.now();
         let mut tx = self.db.begin(now).await?;
-        let Some(epoch) = accounts::next_epoch(&mut tx, person).await? else {
-            return Ok(tx.commit().await?);
+        let Some(epoch) = accounts::next_epoch(&mut tx, person, stands).await? else {
+            tx.commit().await?;
+            return Ok(false);
         };
         event.record(&mut tx, self.ambient).await?;
         tx.commit().await?;
         match self.ephemeral.close_others(now, person, spared.map(|session| (session, epoch))).await {
             Err(error) if spared.is_none() => {
                 tracing::warn!(%error, "the records of ended sessions stay until they expire");
-                Ok(())
+                Ok(true)
             }
-            outcome => outcome,
+            outcome => outcome.map(|()| true),
         }
     }
 }

@@ -172,9 +172,7 @@ async fn sign_in(
         Ok(verdict) => verdict,
         Err(busy) => {
             // It was never judged, so it is no failure.
-            if let Some(bucket) = buckets.first() {
-                let _ = app.ephemeral.take_back(app.ambient.now(), bucket).await;
-            }
+            take_back(app, buckets);
             return Err(Refused::Busy(busy));
         }
     };
@@ -184,11 +182,21 @@ async fn sign_in(
         return Err(Refused::Credentials);
     };
     let opened = open(app, origin, found, &checked, rehash.as_deref(), device, known, &buckets, replaced).await;
-    if let (Err(Refused::Store(_) | Refused::Sessions(_)), Some(bucket)) = (&opened, buckets.first()) {
+    if let Err(Refused::Store(_) | Refused::Sessions(_)) = &opened {
         // The password was right: who tries again while a store is away must not come to wait for it.
-        let _ = app.ephemeral.take_back(app.ambient.now(), bucket).await;
+        take_back(app, buckets);
     }
     opened
+}
+
+/// Takes the attempt back behind the answer, which must not wait for a store that is away.
+fn take_back(app: &App, buckets: Vec<Key<Attempts>>) {
+    let app = app.clone();
+    tokio::spawn(async move {
+        if let Some(bucket) = buckets.first() {
+            let _ = app.ephemeral.take_back(app.ambient.now(), bucket).await;
+        }
+    });
 }
 
 /// Opens the session of somebody whose password was right.
@@ -259,13 +267,17 @@ async fn open(
             .await?;
     }
     tx.commit().await?;
-    if let Some(replaced) = replaced {
-        app.ephemeral.close(replaced.person, replaced.session).await.map_err(Refused::Sessions)?;
-    }
-    app.ephemeral
-        .open(now, person.id, token.session, &record, settings.max_sessions, buckets)
-        .await
-        .map_err(Refused::Sessions)?;
+    let close = async {
+        if let Some(replaced) = replaced
+            && let Err(error) = app.ephemeral.close(replaced.person, replaced.session).await
+        {
+            // SQL has its end, so it is over all the same.
+            tracing::warn!(%error, "the record of a replaced session stays until it expires");
+        }
+    };
+    let open = app.ephemeral.open(now, person.id, token.session, &record, settings.max_sessions, buckets);
+    let (opened, ()) = tokio::join!(open, close);
+    opened.map_err(Refused::Sessions)?;
     // The least recently used session may have gone.
     app.db.changes().note(person.id);
 
@@ -331,7 +343,7 @@ async fn reserve(
     }
     let (buckets, lock) = match (known, found) {
         (Some(shown), Some(Credentials { person, .. })) => {
-            let mut buckets = vec![attempts::of_device(app, person.id, shown.device(), person.epoch)];
+            let mut buckets = vec![attempts::of_device(app, person.id, shown.device())];
             buckets.extend(attempts::of_names(app, person.email.as_deref(), person.username.as_deref()));
             (buckets, None)
         }

@@ -65,8 +65,11 @@ pub(super) async fn logout(
     };
     finish(async move {
         if request.all {
-            let (person, _) = credential.live(&app).await?;
-            end_all(&app, &origin, person).await?;
+            // Between the two looks it may have ended; then it may end nothing any more.
+            let (person, epoch) = credential.live(&app).await?;
+            if !end_all(&app, &origin, person, epoch).await? {
+                return Err(credential.refused().into());
+            }
         } else if let Some((person, session)) = credential.named(&app).await? {
             end_one(&app, &origin, person, session).await?;
         }
@@ -92,12 +95,20 @@ impl Credential {
         }
     }
 
-    /// Person and session, if it would still be taken for what it is.
-    async fn live(&self, app: &App) -> Result<(Uuid, Uuid), ApiError> {
+    /// How it is refused when it is dead.
+    fn refused(&self) -> Code {
+        match self {
+            Self::Access(_) => Code::InvalidToken,
+            Self::Refresh(_) => Code::InvalidRefreshToken,
+        }
+    }
+
+    /// Person and epoch, if it would still be taken for what it is.
+    async fn live(&self, app: &App) -> Result<(Uuid, i64), ApiError> {
         match self {
             Self::Access(token) => {
                 let caller = Caller::authenticate(app, token).await?;
-                Ok((caller.person.id, caller.session))
+                Ok((caller.person.id, caller.person.epoch))
             }
             Self::Refresh(token) => {
                 let token = token.as_ref().filter(|token| token.grant == 0).ok_or(Code::InvalidRefreshToken)?;
@@ -107,7 +118,9 @@ impl Credential {
                 drop(conn);
                 let record = app.ephemeral.find(now, person, session).await?.ok_or(Code::InvalidRefreshToken)?;
                 match record.rotate(now, &claim(app, token, known.map(|known| known.epoch))) {
-                    Decision::Moved(_) | Decision::Repeated(_) | Decision::Healed(_) => Ok((person, session)),
+                    Decision::Moved(record) | Decision::Repeated(record) | Decision::Healed(record) => {
+                        Ok((person, record.epoch))
+                    }
                     Decision::Unknown | Decision::Reused(_) | Decision::Limited(_) => {
                         Err(Code::InvalidRefreshToken.into())
                     }
@@ -125,7 +138,7 @@ async fn end_one(app: &App, origin: &Origin, person: Uuid, session: Uuid) -> Res
     Ok(Ledger::of(app).end(person, session, event).await?)
 }
 
-async fn end_all(app: &App, origin: &Origin, person: Uuid) -> Result<(), ApiError> {
+async fn end_all(app: &App, origin: &Origin, person: Uuid, epoch: i64) -> Result<bool, ApiError> {
     let event = Event::new(Kind::SignedOut).person(person).from(origin).with("all", "true");
-    Ok(Ledger::of(app).end_all(person, None, event).await?)
+    Ok(Ledger::of(app).end_all(person, Some(epoch), None, event).await?)
 }

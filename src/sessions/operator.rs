@@ -34,5 +34,5 @@ pub async fn revoke(ledger: &Ledger<'_>, via: Via, person: &Person, session: Uui
 /// # Errors
 /// When the database does not say so.
 pub async fn revoke_all(ledger: &Ledger<'_>, via: Via, person: &Person) -> EphemeralResult<()> {
-    ledger.end_all(person.id, None, ended(via, person).with("all", "true")).await
+    ledger.end_all(person.id, None, None, ended(via, person).with("all", "true")).await.map(drop)
 }

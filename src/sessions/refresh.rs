@@ -111,10 +111,12 @@ async fn rotate(
     let person = accounts::person_in_session(&mut conn, token.person, token.session).await?;
     drop(conn);
 
-    let decision = app
-        .ephemeral
-        .rotate(now, token.person, token.session, &claim(app, token, person.as_ref().map(|person| person.epoch)))
-        .await?;
+    let claim = claim(app, token, person.as_ref().map(|person| person.epoch));
+    let mut decision = app.ephemeral.rotate(now, token.person, token.session, &claim).await?;
+    if decision == Decision::Unknown && is_being_spared(app, token, &claim).await? {
+        tokio::time::sleep(accounts::STAMP_PAUSE).await;
+        decision = app.ephemeral.rotate(now, token.person, token.session, &claim).await?;
+    }
     let roles = person.map(|person| person.roles.0).unwrap_or_default();
     match decision {
         Decision::Moved(record) | Decision::Repeated(record) => Ok((record, roles)),
@@ -131,6 +133,13 @@ async fn rotate(
             Err(Refused::Reused)
         }
     }
+}
+
+/// Whether the session is one epoch behind its person: the act that moved the epoch may be about to take it along.
+async fn is_being_spared(app: &App, token: &RefreshToken, claim: &Rotate) -> Result<bool, Refused> {
+    let Some(epoch) = claim.epoch else { return Ok(false) };
+    let record = app.ephemeral.find(app.ambient.now(), token.person, token.session).await?;
+    Ok(record.is_some_and(|record| record.epoch + 1 == epoch))
 }
 
 /// What `token` claims, for the rule of refresh.

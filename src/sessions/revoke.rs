@@ -1,8 +1,12 @@
 //! `DELETE /me/sessions/{id}` and `DELETE /me/sessions`: a person ends sessions from another one.
 //!
-//! One session: only a living one of this person is there to be ended; anything else is the same 404. Which it is, both
-//! stores are asked before; of two who end it at once one writes the event. All others: the epoch moves, as at a change
-//! of the password, and the session that asked moves along with it; so codes that were mailed before do not work after.
+//! One session: what has a record of this person's is there to be ended; anything else is the same 404. A record whose end
+//! is remembered already goes as well, since an answer may have been lost half-way; of all who end a session one writes
+//! the event.
+//!
+//! All others: the epoch moves, as at a change of the password, and the session that asked moves along with it; so codes
+//! that were mailed before do not work after. Only while the epoch stands that the caller was let in with: of two
+//! sessions that put each other out at once one stays, and who comes second in one session looks again who is asking.
 
 use axum::{extract::State, http::StatusCode};
 
@@ -28,9 +32,9 @@ pub(super) async fn revoke_session(
     PathId(session): PathId,
 ) -> Result<StatusCode, ApiError> {
     finish(async move {
-        let (ledger, person) = (Ledger::of(&app), &caller.person);
-        let living = ledger.living(person.id, person.epoch).await?;
-        if !living.iter().any(|(id, _)| *id == session) {
+        let person = &caller.person;
+        let record = app.ephemeral.find(app.ambient.now(), person.id, session).await?;
+        if record.is_none_or(|record| record.epoch != person.epoch) {
             return Err(Code::NotFound.into());
         }
         let event = Event::new(Kind::SignedOut)
@@ -38,7 +42,7 @@ pub(super) async fn revoke_session(
             .session(session)
             .from(&origin)
             .with("by", caller.session.to_string());
-        ledger.end(person.id, session, event).await?;
+        Ledger::of(&app).end(person.id, session, event).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await
@@ -55,13 +59,16 @@ pub(super) async fn revoke_others(
     caller: Caller,
 ) -> Result<StatusCode, ApiError> {
     finish(async move {
-        let event = Event::new(Kind::SignedOut)
-            .person(caller.person.id)
-            .session(caller.session)
-            .from(&origin)
-            .with("all", "others");
-        Ledger::of(&app).end_all(caller.person.id, Some(caller.session), event).await?;
-        Ok(StatusCode::NO_CONTENT)
+        let mut caller = caller;
+        loop {
+            let (person, epoch) = (caller.person.id, caller.person.epoch);
+            let by = caller.session.to_string();
+            let event = Event::new(Kind::SignedOut).person(person).from(&origin).with("all", "others").with("by", by);
+            if Ledger::of(&app).end_all(person, Some(epoch), Some(caller.session), event).await? {
+                return Ok(StatusCode::NO_CONTENT);
+            }
+            caller = Caller::again(&app, &caller).await?;
+        }
     })
     .await
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     on_stacks,
-    support::{PASSWORD, Person, Reply, Stack, StackKind, Test},
+    support::{PASSWORD, Person, Reply, Stack, StackKind, Test, scale},
 };
 
 pub fn tests() -> Vec<Test> {
@@ -27,6 +27,12 @@ pub fn tests() -> Vec<Test> {
         of_two_who_end_a_session_one_writes_the_event,
     ];
     tests.extend(on_stacks![&StackKind::REDISES; an_ended_session_that_came_back_is_not_listed]);
+    tests.extend(on_stacks![&StackKind::ALL;
+        of_sessions_that_end_each_other_one_is_left,
+        a_session_that_asks_twice_at_once_survives_itself,
+        a_late_end_of_all_others_ends_nothing,
+        a_list_asks_for_the_ends_of_what_it_lists_only,
+    ]);
     tests
 }
 
@@ -251,5 +257,67 @@ async fn an_ended_session_that_came_back_is_not_listed(stack: Stack) {
     app.ephemeral.open(app.ambient.now(), alice.id, other.session, &record, 50, &[]).await.unwrap();
     assert_eq!(ids(&list(&alice).await), [alice.session]);
     assert!(!other.is_signed_in().await);
+    // Who asks again, since an answer was lost perhaps, is told that it is over, and the record goes.
+    delete(&alice, &format!("/me/sessions/{}", other.session)).await.is(204);
     delete(&alice, &format!("/me/sessions/{}", other.session)).await.is_problem(404, "not_found");
+    assert_eq!(app.events("signed_out").await, 1);
+}
+
+/// Every race has one winner: of sessions that put each other out at once one is left, and may go on.
+async fn of_sessions_that_end_each_other_one_is_left(stack: Stack) {
+    let app = stack.app().await;
+    for round in 0..scale::race() / 5 {
+        let alice = app.person(&format!("alice{round}")).await;
+        let crowd = [alice.elsewhere().await, alice.elsewhere().await, alice];
+        let replies = futures_util::future::join_all(crowd.iter().map(|one| delete(one, "/me/sessions"))).await;
+        let mut left = 0;
+        for (one, reply) in crowd.iter().zip(&replies) {
+            let lives = one.is_signed_in().await;
+            assert_eq!(lives, reply.status == 204, "who was told that all others are over is the one who is left");
+            assert!([204, 401].contains(&reply.status), "{}", reply.status);
+            left += u32::from(lives);
+            let refreshed = one.client.refresh(&one.refresh).await.status;
+            assert_eq!(refreshed == 200, lives);
+        }
+        assert_eq!(left, 1);
+    }
+}
+
+/// A double click: both times the others are over, and the one that asks goes on.
+async fn a_session_that_asks_twice_at_once_survives_itself(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    for _ in 0..scale::race() / 5 {
+        let other = alice.elsewhere().await;
+        let replies = futures_util::future::join_all((0..2).map(|_| delete(&alice, "/me/sessions"))).await;
+        for reply in replies {
+            reply.is(204);
+        }
+        assert!(alice.is_signed_in().await && !other.is_signed_in().await);
+    }
+}
+
+/// An act of a session that was over by then ends nothing that came after.
+async fn a_late_end_of_all_others_ends_nothing(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    let old = alice.elsewhere().await;
+    let event = latchkey::events::Event::new(latchkey::events::Kind::SignedOut);
+    alice.client.bearer(&alice.access).post("/logout", json!({"all": true})).await.is(204);
+    let fresh = alice.elsewhere().await;
+    let ledger = latchkey::sessions::Ledger::of(&app);
+    assert!(!ledger.end_all(alice.id, Some(0), Some(old.session), event).await.unwrap());
+    assert!(fresh.is_signed_in().await && !old.is_signed_in().await);
+}
+
+/// Years of remembered ends cost a list nothing.
+async fn a_list_asks_for_the_ends_of_what_it_lists_only(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    let gone = alice.elsewhere().await;
+    app.anonymous().post("/logout", json!({"refresh_token": gone.refresh})).await.is(204);
+    let (cost, sessions) = super::budgets::spent(&app, list(&alice)).await;
+    assert_eq!((ids(&sessions), cost.1), (vec![alice.session], 0));
+    let statements = if stack.kind == StackKind::PgRedis { (2, 0, 2) } else { (4, 0, 0) };
+    assert_eq!(cost, statements, "who is asking, and the list");
 }
