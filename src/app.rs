@@ -139,7 +139,7 @@ pub async fn open_database(config: &Config) -> Result<Db, StartError> {
     Ok(Db::open_sqlite(&config.data_dir.join("latchkey.db")).await?)
 }
 
-/// The ephemeral store that the settings name; the first call connects.
+/// The ephemeral store that the settings name; Redis is connected to behind this.
 #[must_use]
 pub fn open_ephemeral(config: &Config, db: &Db) -> Ephemeral {
     let longest = config.tokens.refresh_absolute_ttl;

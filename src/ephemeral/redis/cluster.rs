@@ -239,7 +239,10 @@ impl Surveyor {
         let mut asked = JoinSet::new();
         for node in nodes.into_iter().take(ASKED) {
             let manner = self.manner.clone();
-            asked.spawn(async move { timeout(PATIENCE, answer(&node, &manner)).await.ok()?.ok() });
+            asked.spawn(async move {
+                let answer = timeout(PATIENCE, answer(&node, &manner)).await.ok()?;
+                answer.inspect_err(|error| tracing::debug!(%error, "a node of the Cluster does not tell of it")).ok()
+            });
         }
         let mut answers = Vec::new();
         let mut deadline = Instant::now() + PATIENCE;

@@ -59,7 +59,10 @@ async fn candidates(watchers: &Watchers) -> Vec<Host> {
     let mut asked = JoinSet::new();
     for host in watchers.hosts.clone() {
         let (manner, name) = (watchers.manner.clone(), watchers.master.clone());
-        asked.spawn(async move { timeout(PATIENCE, answer(&host, &manner, &name)).await.ok()?.ok() });
+        asked.spawn(async move {
+            let answer = timeout(PATIENCE, answer(&host, &manner, &name)).await.ok()?;
+            answer.inspect_err(|error| tracing::debug!(%error, "a Sentinel does not tell of a master")).ok()
+        });
     }
     let mut answers = Vec::new();
     let mut deadline = Instant::now() + PATIENCE;
