@@ -343,7 +343,15 @@ impl Terminal {
             self.shows("the end");
         }
         assert!(self.echoes(), "the terminal is as it was");
-        (code, self.seen)
+        (code, std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Terminal {
+    /// A test that failed leaves nobody waiting for a password.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
