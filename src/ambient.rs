@@ -32,8 +32,13 @@ pub struct Ambient {
 #[derive(Clone, Debug)]
 enum Clock {
     System,
-    /// Milliseconds since the Unix epoch, moved by whoever else holds the `Arc`.
-    Manual(Arc<AtomicI64>),
+    /// Both in milliseconds, moved by whoever else holds the `Arc`s.
+    Manual {
+        /// Since the Unix epoch.
+        wall: Arc<AtomicI64>,
+        /// What of `wall` is no time that passed, because the clock was set.
+        set_by: Arc<AtomicI64>,
+    },
 }
 
 /// Where random bytes come from.
@@ -54,10 +59,11 @@ impl Ambient {
         Self { clock: Clock::System, entropy: Entropy::System }
     }
 
-    /// A clock that stands where `clock` says and dice that fall as `seed` says: for tests only.
+    /// A clock that stands where `wall` says, of which `set_by` is no time that passed, and dice that fall as `seed` says:
+    /// for tests only.
     #[must_use]
-    pub fn manual(clock: Arc<AtomicI64>, seed: u64) -> Self {
-        Self { clock: Clock::Manual(clock), entropy: Entropy::Seeded { seed, drawn: Arc::default() } }
+    pub fn manual(wall: Arc<AtomicI64>, set_by: Arc<AtomicI64>, seed: u64) -> Self {
+        Self { clock: Clock::Manual { wall, set_by }, entropy: Entropy::Seeded { seed, drawn: Arc::default() } }
     }
 
     /// The present instant, in whole milliseconds.
@@ -70,7 +76,7 @@ impl Ambient {
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                 Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
             }
-            Clock::Manual(millis) => Timestamp::from_millis(millis.load(Ordering::SeqCst)),
+            Clock::Manual { wall, .. } => Timestamp::from_millis(wall.load(Ordering::SeqCst)),
         }
     }
 
@@ -80,8 +86,9 @@ impl Ambient {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         match &self.clock {
             Clock::System => START.elapsed(),
-            Clock::Manual(millis) => {
-                Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or_default())
+            Clock::Manual { wall, set_by } => {
+                let passed = wall.load(Ordering::SeqCst) - set_by.load(Ordering::SeqCst);
+                Duration::from_millis(u64::try_from(passed).unwrap_or_default())
             }
         }
     }

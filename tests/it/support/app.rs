@@ -31,6 +31,7 @@ pub struct TestApp {
     pub app: App,
     pub router: Router,
     pub clock: Arc<AtomicI64>,
+    set_by: Arc<AtomicI64>,
     pub settings: Vec<(String, String)>,
     kind: StackKind,
 }
@@ -62,13 +63,20 @@ impl TestApp {
         let clock = Arc::new(AtomicI64::new(START));
         // Nodes of one test draw different dice.
         let seed = rand_seed();
-        let app = App::build(config, Ambient::manual(Arc::clone(&clock), seed)).await?;
-        Ok(Self { router: app.router(), app, clock, settings: all, kind: stack.kind })
+        let set_by = Arc::default();
+        let app = App::build(config, Ambient::manual(Arc::clone(&clock), Arc::clone(&set_by), seed)).await?;
+        Ok(Self { router: app.router(), app, clock, set_by, settings: all, kind: stack.kind })
     }
 
     /// Moves the clock forward.
     pub fn pass(&self, duration: Duration) {
         self.clock.fetch_add(i64::try_from(duration.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// Sets the clock, so that it shows so many milliseconds more or less though no time passed.
+    pub fn set_clock(&self, by: i64) {
+        self.clock.fetch_add(by, Ordering::SeqCst);
+        self.set_by.fetch_add(by, Ordering::SeqCst);
     }
 
     /// Somebody without any credential.
