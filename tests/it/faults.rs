@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+use axum::{body::Body, http::Method};
 use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::{
+    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -28,6 +30,8 @@ use crate::{
 const WITHOUT_REDIS: Duration = Duration::from_millis(1500);
 /// Within which a request that needs the database is refused: two seconds, and room for a busy machine.
 const WITHOUT_DATABASE: Duration = Duration::from_secs(3);
+/// Within which a store that is back is used again.
+const BACK: Duration = Duration::from_secs(5);
 
 pub fn tests() -> Vec<Test> {
     let mut tests = crate::on_stacks!(&StackKind::REDIS;
@@ -35,6 +39,7 @@ pub fn tests() -> Vec<Test> {
         a_resetting_redis_lets_nobody_in_and_is_used_again_when_back,
         a_slow_redis_lets_nobody_in_and_is_used_again_when_back,
         a_link_to_redis_that_fell_silent_for_good_is_replaced,
+        me_is_answered_out_of_memory_for_half_a_second_while_redis_is_away,
         a_redis_link_that_is_cut_at_any_byte_leaves_nothing_half_done,
         people_sign_in_again_after_redis_was_emptied_and_nothing_worse,
         a_logout_holds_though_redis_lost_the_deletion,
@@ -47,10 +52,12 @@ pub fn tests() -> Vec<Test> {
         a_resetting_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
         a_slow_database_is_a_503_without_a_pile_up_and_is_used_again_when_back,
         links_to_the_database_that_fell_silent_for_good_are_replaced,
+        me_is_answered_out_of_memory_for_half_a_second_while_the_database_is_away,
         a_database_link_that_is_cut_at_any_byte_leaves_nothing_half_done,
     ));
     tests.extend(crate::on_stacks!(&StackKind::ALL;
         requests_that_are_dropped_half_way_leave_no_half_state,
+        ends_whose_client_hangs_up_at_any_byte_are_whole_or_none,
         a_transaction_that_fails_half_way_leaves_nothing_and_no_lock,
     ));
     tests.extend(crate::on_stacks!(&[StackKind::Embedded];
@@ -152,6 +159,55 @@ async fn refused(within: Duration, what: &str, ask: impl Future<Output = Reply>)
     assert!(retry_after.parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{what}: Retry-After: {retry_after:?}");
 }
 
+/// A browser of the server's own origin that carries this refresh cookie.
+fn browser(app: &TestApp, refresh: &str) -> Client {
+    app.anonymous()
+        .with("origin", "http://localhost:3000")
+        .with("cookie", &format!("__Host-latchkey_refresh={refresh}"))
+}
+
+/// What is done with sessions other than by a token in a body: none of it works, and no cookie is set or cleared.
+async fn sessions_refused(within: Duration, app: &TestApp, alice: &Person, leaving: &Person) {
+    let (bearer, browser) = (alice.client.bearer(&alice.access), browser(app, &leaving.refresh));
+    refused(within, "the list", bearer.get("/me/sessions")).await;
+    let path = format!("/me/sessions/{}", leaving.session);
+    for path in [path.as_str(), "/me/sessions"] {
+        refused(within, path, bearer.send(Method::DELETE, path, Body::empty())).await;
+    }
+    refused(within, "logout by access token", bearer.post("/logout", json!({"all": true}))).await;
+    let login = json!({"email": alice.email, "password": PASSWORD, "refresh_transport": "cookie"});
+    for (path, body) in [("/login", login), ("/refresh", json!({})), ("/logout", json!({}))] {
+        let ask = async {
+            let reply = browser.post(path, body).await;
+            assert!(!reply.headers.contains_key("set-cookie"), "{path}: {reply:?}");
+            reply
+        };
+        refused(within, &format!("{path} by cookie"), ask).await;
+    }
+}
+
+/// The same when the store is back: whatever a 503 did in part is brought to its end.
+async fn sessions_work(app: &TestApp, alice: &Person, leaving: &Person) {
+    let (bearer, browser) = (alice.client.bearer(&alice.access), browser(app, &leaving.refresh));
+    browser.post("/logout", json!({})).await.is(204);
+    leaving.me().await.is_problem(401, "invalid_token");
+    let other = alice.elsewhere().await;
+    bearer.send(Method::DELETE, &format!("/me/sessions/{}", other.session), Body::empty()).await.is(204);
+    let other = alice.elsewhere().await;
+    bearer.send(Method::DELETE, "/me/sessions", Body::empty()).await.is(204);
+    other.me().await.is_problem(401, "invalid_token");
+    let list = bearer.get("/me/sessions").await.is(200).json();
+    assert_eq!(list["sessions"].as_array().map(Vec::len), Some(1), "{list}");
+    alice.me().await.is(200);
+}
+
+/// Waits until `probe` says yes, no longer than a store that is back may be unused.
+async fn back<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F) {
+    let started = Instant::now();
+    eventually(what, probe).await;
+    assert!(started.elapsed() < BACK, "{what}: after {:?}", started.elapsed());
+}
+
 /// What needs neither Redis nor the database.
 async fn needs_nobody(app: &TestApp) {
     let anonymous = app.anonymous();
@@ -202,14 +258,15 @@ async fn redis_away(stack: Stack, mode: Mode) {
         refused(WITHOUT_REDIS, &format!("/logout, {round}"), logout).await;
         needs_nobody(&app).await;
     }
+    sessions_refused(WITHOUT_REDIS, &app, &alice, &leaving).await;
     let (status, ready) = internal(&app, "/health/ready").await;
     assert_eq!((status, &ready["checks"]["sessions"]["status"]), (503, &json!("down")), "{ready}");
     assert_eq!(ready["checks"]["database"]["status"], "ok", "{ready}");
     all_refused(WITHOUT_REDIS, &alice).await;
 
     proxy.set(Mode::Pass);
-    eventually("the session is there again, without a restart", || async { alice.me().await.status == 200 }).await;
-    eventually("ready again", || async { internal(&app, "/health/ready").await.0 == 200 }).await;
+    back("the session is there again, without a restart", || async { alice.me().await.status == 200 }).await;
+    back("ready again", || async { internal(&app, "/health/ready").await.0 == 200 }).await;
     // A 503 may have moved the generation: the same token is still good for its successor, and the chain goes on.
     let first = alice.refresh.clone();
     alice.take(&anonymous.refresh(&first).await.is(200));
@@ -222,6 +279,41 @@ async fn redis_away(stack: Stack, mode: Mode) {
     // Whoever was told 503 at a logout asks again, and then it holds.
     anonymous.post("/logout", json!({"refresh_token": leaving.refresh})).await.is(204);
     leaving.me().await.is_problem(401, "invalid_token");
+    sessions_work(&app, &alice, &leaving).await;
+}
+
+async fn me_is_answered_out_of_memory_for_half_a_second_while_redis_is_away(stack: Stack) {
+    half_a_second(stack, "REDIS_URL", 6379, WITHOUT_REDIS).await;
+}
+
+async fn me_is_answered_out_of_memory_for_half_a_second_while_the_database_is_away(stack: Stack) {
+    half_a_second(stack, "DATABASE_URL", 5432, WITHOUT_DATABASE).await;
+}
+
+/// `/me` under a clock that stands, asked again and again while a store is away: what was read half a second ago is told
+/// to nobody, however often it was told meanwhile.
+async fn half_a_second(stack: Stack, name: &str, default_port: u16, within: Duration) {
+    let (proxy, app) = behind(&stack, name, default_port).await;
+    let alice = app.person("alice").await;
+    for mode in [Mode::BlackHole, Mode::Reset] {
+        alice.me().await.is(200);
+        proxy.set(mode);
+        // A connection that is reset is so a few milliseconds later.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for millis in [0, 250, 249] {
+            app.pass(Duration::from_millis(millis));
+            alice.me().await.is(200);
+            // Only looking at oneself rests on memory.
+            refused(within, "the list", alice.client.bearer(&alice.access).get("/me/sessions")).await;
+        }
+        app.pass(Duration::from_millis(1));
+        for _ in 0..2 {
+            refused(within, "/me", alice.me()).await;
+        }
+        proxy.set(Mode::Pass);
+        back("it is read again", || async { alice.me().await.status == 200 }).await;
+        app.pass(Duration::from_millis(500));
+    }
 }
 
 async fn a_link_to_redis_that_fell_silent_for_good_is_replaced(stack: Stack) {
@@ -438,14 +530,15 @@ async fn database_away(stack: Stack, mode: Mode) {
     refused(WITHOUT_DATABASE, "/logout", logout).await;
     let bob = json!({"email": "bob@example.com", "password": PASSWORD});
     refused(WITHOUT_DATABASE, "/register", anonymous.post("/register", bob.clone())).await;
+    sessions_refused(WITHOUT_DATABASE, &app, &alice, &leaving).await;
     needs_nobody(&app).await;
     let (status, ready) = timeout(WITHOUT_DATABASE, internal(&app, "/health/ready")).await.expect("an answer in time");
     assert_eq!((status, &ready["checks"]["database"]["status"]), (503, &json!("down")), "{ready}");
     all_refused(WITHOUT_DATABASE, &alice).await;
 
     proxy.set(Mode::Pass);
-    eventually("the session is there again, without a restart", || async { alice.me().await.status == 200 }).await;
-    eventually("ready again", || async { internal(&app, "/health/ready").await.0 == 200 }).await;
+    back("the session is there again, without a restart", || async { alice.me().await.status == 200 }).await;
+    back("ready again", || async { internal(&app, "/health/ready").await.0 == 200 }).await;
     let first = alice.refresh.clone();
     alice.take(&anonymous.refresh(&first).await.is(200));
     assert_eq!(anonymous.refresh(&first).await.is(200).text("/refresh_token"), alice.refresh, "the window");
@@ -457,6 +550,7 @@ async fn database_away(stack: Stack, mode: Mode) {
     assert_eq!(app.number(HALF_STATE).await, 0);
     assert_eq!(app.events("session_healed").await, 0);
 
+    sessions_work(&app, &alice, &leaving).await;
     assert!(all_let_in(&alice).await, "every place of the pool is there again");
 }
 
@@ -526,6 +620,89 @@ async fn requests_that_are_dropped_half_way_leave_no_half_state(stack: Stack) {
         me.is(200);
         login.is(200);
     }
+}
+
+/// One act on sessions whose client may be gone before it hears.
+struct Cut {
+    act: &'static str,
+    current: Person,
+    others: [Person; 2],
+}
+
+impl Cut {
+    /// Sends the act, or a part of it, and hangs up.
+    async fn send(process: &Process, number: usize, dice: &mut Dice) -> Self {
+        let current = process.client().register(&format!("cut{number}")).await;
+        let others = [current.elsewhere().await, current.elsewhere().await];
+        let act = ["one", "others", "login", "refresh", "logout"][number % 5];
+        let first = &others[0];
+        let (line, body) = match act {
+            "one" => (format!("DELETE /me/sessions/{}", first.session), String::new()),
+            "others" => ("DELETE /me/sessions".to_owned(), String::new()),
+            "login" => {
+                let body = json!({"email": current.email, "password": PASSWORD, "refresh_transport": "cookie"});
+                ("POST /login".to_owned(), body.to_string())
+            }
+            _ => (format!("POST /{act}"), "{}".to_owned()),
+        };
+        let credential = match act {
+            "one" | "others" => format!("authorization: Bearer {}", current.access),
+            _ => format!(
+                "origin: http://localhost:3000\r\ncontent-type: application/json\r\n\
+                 cookie: __Host-latchkey_refresh={}",
+                first.refresh
+            ),
+        };
+        let length = body.len();
+        let mut request =
+            format!("{line} HTTP/1.1\r\nhost: localhost\r\n{credential}\r\ncontent-length: {length}\r\n\r\n{body}");
+        // Half of them are whole, and the client goes while the server works.
+        if dice.below(2) == 0 {
+            request.truncate(dice.below(request.len()));
+        }
+        let mut stream = TcpStream::connect(process.address).await.expect("the server accepts");
+        stream.write_all(request.as_bytes()).await.expect("the server reads");
+        tokio::time::sleep(Duration::from_micros(dice.below(20_000) as u64)).await;
+        Self { act, current, others }
+    }
+
+    /// Whether it happened; asserts that it did so wholly or not at all.
+    async fn judge(&self) -> bool {
+        let (act, [first, second]) = (self.act, &self.others);
+        self.current.me().await.is(200);
+        let list = self.current.client.bearer(&self.current.access).get("/me/sessions").await.is(200).json();
+        let count = list["sessions"].as_array().unwrap().len();
+        let (first_lives, second_lives) = (first.is_signed_in().await, second.is_signed_in().await);
+        for (person, lives) in [(first, first_lives), (second, second_lives)] {
+            let reply = person.client.refresh(&person.refresh).await;
+            assert_eq!(reply.status == 200, lives, "{act}: {reply:?}");
+        }
+        assert_eq!(second_lives, first_lives || act != "others", "{act}");
+        let living = 1 + usize::from(first_lives) + usize::from(second_lives);
+        // A login by a browser that was signed in puts one session in the place of another.
+        assert_eq!(count, if act == "login" { 3 } else { living }, "{act}: {list}");
+        assert!(first_lives || act != "refresh");
+        !first_lives
+    }
+}
+
+async fn ends_whose_client_hangs_up_at_any_byte_are_whole_or_none(stack: Stack) {
+    let process = Process::start(stack.dir.path(), &stack.settings().await);
+    let mut dice = Dice::new(3);
+    let (mut happened, mut count) = (0, 0);
+    while count < scale::hang_ups() / 10 {
+        let mut cuts = Vec::new();
+        for _ in 0..10 {
+            cuts.push(Cut::send(&process, count, &mut dice).await);
+            count += 1;
+        }
+        // What was begun goes on though nobody waits.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for cut in &cuts {
+            happened += usize::from(cut.judge().await);
+        }
+    }
+    assert!(happened > count / 10 && happened < count, "{happened} of {count} ended something");
 }
 
 async fn a_transaction_that_fails_half_way_leaves_nothing_and_no_lock(stack: Stack) {
