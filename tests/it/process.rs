@@ -7,15 +7,18 @@ use std::{
     io::Read,
     path::Path,
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use axum::http::Method;
+use axum::{body::Body, http::Method};
 use latchkey::config::SETTINGS;
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -102,6 +105,21 @@ async fn number(stack: &Stack, sql: &'static str) -> i64 {
     } else {
         let mut connection = PgConnection::connect(&stack.database_url().await).await.expect("PostgreSQL answers");
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.expect("good SQL")
+    }
+}
+
+/// The URL of the database.
+async fn database(stack: &Stack) -> String {
+    if stack.kind == StackKind::Embedded { sqlite_url(stack) } else { stack.database_url().await }
+}
+
+/// Runs SQL beside the server.
+async fn execute(kind: StackKind, url: &str, sql: String) {
+    let sql = AssertSqlSafe(sql);
+    if kind == StackKind::Embedded {
+        SqliteConnection::connect(url).await.expect("the file opens").execute(sql).await.expect("good SQL");
+    } else {
+        PgConnection::connect(url).await.expect("PostgreSQL answers").execute(sql).await.expect("good SQL");
     }
 }
 
@@ -223,6 +241,8 @@ async fn sigterm_finishes_what_runs_and_takes_nothing_new(stack: Stack) {
 struct Told {
     registered: Vec<String>,
     signed_out: Vec<Person>,
+    revoked: Vec<Person>,
+    disabled: Vec<String>,
 }
 
 /// Registers people until the server is gone.
@@ -240,22 +260,48 @@ fn keep_registering(client: Client, name: String, told: Arc<Mutex<Told>>) -> Joi
     })
 }
 
-/// Signs in and out until the server is gone.
+/// Signs in twice, ends one session from the other and signs out of that, until the server is gone.
 fn keep_signing_out(person: Person, told: Arc<Mutex<Told>>) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             let login = json!({"email": person.email, "password": PASSWORD});
             let Some(reply) = post(&person.client, "/login", &login).await else { return };
-            if reply.status != 200 {
+            let Some(other) = post(&person.client, "/login", &login).await else { return };
+            if (reply.status, other.status) != (200, 200) {
                 continue;
             }
-            let mut session = person.clone();
+            let (mut session, mut revoked) = (person.clone(), person.clone());
             session.take(&reply);
+            revoked.take(&other);
+            let (bearer, path) = (person.client.bearer(&session.access), format!("/me/sessions/{}", revoked.session));
+            let Ok(reply) = bearer.try_send(Method::DELETE, &path, Body::empty()).await else { return };
+            if reply.status == 204 {
+                told.lock().unwrap().revoked.push(revoked);
+            }
             let logout = json!({"refresh_token": session.refresh});
             let Some(reply) = post(&person.client, "/logout", &logout).await else { return };
             if reply.status == 204 {
                 told.lock().unwrap().signed_out.push(session);
             }
+        }
+    })
+}
+
+/// Disables people who were registered, beside the server, until it is gone.
+fn keep_disabling(stack: &Stack, url: String, told: Arc<Mutex<Told>>, is_over: Arc<AtomicBool>) -> JoinHandle<()> {
+    let kind = stack.kind;
+    tokio::spawn(async move {
+        while !is_over.load(Ordering::SeqCst) {
+            let next = {
+                let told = told.lock().unwrap();
+                told.registered.get(told.disabled.len()).cloned()
+            };
+            if let Some(email) = next {
+                let sql = format!("UPDATE users SET status = 'disabled', epoch = epoch + 1 WHERE email = '{email}'");
+                execute(kind, &url, sql).await;
+                told.lock().unwrap().disabled.push(email);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
 }
@@ -271,13 +317,19 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged(stack: Stack) {
             .map(|task| keep_registering(process.client(), format!("kill{round}-{task}"), Arc::clone(&told)))
             .collect();
         load.push(keep_signing_out(alice.clone(), Arc::clone(&told)));
+        let (url, is_over) = (database(&stack).await, Arc::new(AtomicBool::new(false)));
+        load.push(keep_disabling(&stack, url, Arc::clone(&told), Arc::clone(&is_over)));
         tokio::time::sleep(Duration::from_millis(300)).await;
         eventually("something was acknowledged", || async {
             let told = told.lock().unwrap();
-            !told.registered.is_empty() && !told.signed_out.is_empty()
+            !(told.registered.len() <= told.disabled.len()
+                || told.signed_out.is_empty()
+                || told.revoked.is_empty()
+                || told.disabled.is_empty())
         })
         .await;
         process.kill();
+        is_over.store(true, Ordering::SeqCst);
         for task in load {
             task.await.unwrap();
         }
@@ -286,18 +338,21 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged(stack: Stack) {
         process = Process::start(stack.dir.path(), &settings);
         assert!(started.elapsed() < Duration::from_secs(10), "a start took {:?}", started.elapsed());
 
-        let Told { registered, signed_out } = std::mem::take(&mut *told.lock().unwrap());
+        let Told { registered, signed_out, revoked, disabled } = std::mem::take(&mut *told.lock().unwrap());
         acknowledged += registered.len();
         let known: BTreeSet<String> = texts(&stack, "SELECT email FROM users").await.into_iter().collect();
         let lost: Vec<_> = registered.iter().filter(|email| !known.contains(*email)).collect();
         assert!(lost.is_empty(), "lost in round {round}: {lost:?}");
         assert_eq!(number(&stack, HALF_STATE).await, 0, "round {round}");
         let client = process.client();
-        for email in registered.iter().rev().take(2) {
+        for email in disabled.iter().rev().take(2) {
+            client.login(email, PASSWORD).await.is_problem(401, "invalid_credentials");
+        }
+        for email in registered[disabled.len()..].iter().rev().take(2) {
             client.login(email, PASSWORD).await.is(200);
             client.login(email, "not the password").await.is_problem(401, "invalid_credentials");
         }
-        for session in signed_out.into_iter().rev().take(3) {
+        for session in signed_out.into_iter().rev().take(3).chain(revoked.into_iter().rev().take(3)) {
             let session = Person { client: client.clone(), ..session };
             session.me().await.is_problem(401, "invalid_token");
             client.refresh(&session.refresh).await.is_problem(401, "invalid_refresh_token");
