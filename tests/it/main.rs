@@ -27,6 +27,7 @@ mod logout;
 mod mail;
 mod me;
 mod migrations;
+mod nodes;
 mod notices;
 mod outbox;
 mod password;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         mail::tests(),
         me::tests(),
         migrations::tests(),
+        nodes::tests(),
         notices::tests(),
         outbox::tests(),
         password::tests(),

@@ -149,7 +149,7 @@ async fn events(app: &TestApp, kind: &str) -> Vec<Value> {
 const TOKEN_LIFE: Duration = Duration::from_secs(300);
 
 /// Rotates as the command does, at the app's time; the app does not look at the table by itself.
-async fn rotate(app: &TestApp, stack: &Stack) -> Result<(), RotationError> {
+pub async fn rotate(app: &TestApp, stack: &Stack) -> Result<(), RotationError> {
     Rotation::of(&app.keys.list())?.run(&app.db, &files(stack), TOKEN_LIFE, &app.ambient).await?;
     app.keys.reload(&app.db).await.unwrap();
     Ok(())

@@ -44,3 +44,8 @@ pub fn hang_ups() -> usize {
 pub fn rotations() -> usize {
     pick(5, 20)
 }
+
+/// People that ask who they are, and how often each.
+pub fn crowd() -> (usize, usize) {
+    if is_soak() { (200, 2000) } else { (40, 50) }
+}
