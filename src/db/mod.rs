@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 pub use changes::Changes;
 pub use connect::OpenError;
-pub use types::Timestamp;
+pub use types::{APART, Timestamp};
 
 /// How long one piece of work may take, from asking for a connection to the end of its last statement.
 pub const PATIENCE: Duration = Duration::from_millis(1500);

@@ -4,6 +4,9 @@ use std::{fmt, time::Duration};
 
 use serde::{Serialize, Serializer};
 
+/// How far the clocks of nodes may be apart without anybody taking the other's instants for nonsense.
+pub const APART: Duration = Duration::from_secs(5 * 60);
+
 /// An instant: whole milliseconds since the Unix epoch, in SQL an integer, in JSON an RFC 3339 UTC string.
 ///
 /// A newtype, since sqlx would write the time crates' own types to SQLite as text that no index can compare.
@@ -40,6 +43,13 @@ impl Timestamp {
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+
+    /// Whether a clock that was set wrote this down, as something that is to be at most `ahead` from then on. Such an
+    /// instant would hold things up for as long as that clock was wrong, so nobody waits for it.
+    #[must_use]
+    pub fn is_stray(self, now: Self, ahead: Duration) -> bool {
+        self > now.after(ahead).after(APART)
     }
 
     /// As people read it, to the minute: `2026-11-22 10:56 UTC`.

@@ -11,6 +11,9 @@
 //! should. There is no lock-out: five failures are free, then waits of 1, 2, 4 … 60 s, forgotten a day after the last.
 //! Where a bucket has a `lock`, that many failures make everybody wait an hour at a time who is not known by a device.
 //!
+//! A wait that no clock of ours can have begun was written by one that was set since: nobody waits for it, and the
+//! failures stand.
+//!
 //! The rule stands here for SQL and in `lua/reserve.lua` for Redis: it must be one round trip, as every login pays it.
 
 use std::time::Duration;
@@ -20,6 +23,8 @@ use crate::db::Timestamp;
 
 /// Failures that cost no wait.
 const FREE: u32 = 5;
+/// No wait, on a node whose clock is behind neither.
+const FREE_NOW: Timestamp = Timestamp::from_millis(0);
 /// The longest wait that grows.
 const LONGEST: Duration = Duration::from_secs(60);
 /// What is said at a lock.
@@ -42,18 +47,23 @@ impl Attempts {
         if lock.is_some_and(|lock| failures >= lock) {
             return Err(LOCKED);
         }
-        let wait = before.map_or(0, |before| before.free_at.millis() - now.millis());
+        let free_at = before.map(|before| before.free_at).filter(|free_at| !free_at.is_stray(now, LONGEST));
+        let wait = free_at.map_or(0, |free_at| free_at.millis() - now.millis());
         if wait > 0 {
             return Err(Duration::from_millis(wait.unsigned_abs()));
         }
         let failures = failures.saturating_add(1);
-        Ok(Self { failures, free_at: now.after(wait_after(failures)), until: now.after(MEMORY) })
+        let free_at = match wait_after(failures) {
+            Duration::ZERO => FREE_NOW,
+            wait => now.after(wait),
+        };
+        Ok(Self { failures, free_at, until: now.after(MEMORY) })
     }
 
     /// The bucket as if its last attempt had not been; it was never judged.
     #[must_use]
-    pub fn without_last(self, now: Timestamp) -> Self {
-        Self { failures: self.failures.saturating_sub(1), free_at: now, ..self }
+    pub fn without_last(self) -> Self {
+        Self { failures: self.failures.saturating_sub(1), free_at: FREE_NOW, ..self }
     }
 }
 
@@ -99,6 +109,7 @@ impl Refreshes {
 
     /// One more; `Err` is the wait when there were `most`.
     pub(super) fn count(before: Option<Self>, now: Timestamp, most: u32) -> Result<Self, Duration> {
+        let before = before.filter(|before| !before.until.is_stray(now, Self::WINDOW));
         let before = before.unwrap_or(Self { count: 0, until: now.after(Self::WINDOW) });
         if before.count >= most {
             let wait = before.until.millis().saturating_sub(now.millis());

@@ -198,7 +198,7 @@ impl Ephemeral {
     pub async fn take_back(&self, now: Timestamp, bucket: &Key<Attempts>) -> EphemeralResult<()> {
         loop {
             let Some(before) = self.get(now, bucket).await? else { return Ok(()) };
-            if self.swap(now, bucket, Some(&before), &before.without_last(now)).await? {
+            if self.swap(now, bucket, Some(&before), &before.without_last()).await? {
                 return Ok(());
             }
         }

@@ -8,9 +8,10 @@ if bucket then
   if expires_at > now then failures, free_at = counted, free end
 end
 if lock > 0 and failures >= lock then return 3600000 end
-if free_at > now then return free_at - now end
+-- Timestamp::is_stray.
+if free_at > now and free_at <= now + 60000 + 300000 then return free_at - now end
 failures = math.min(failures + 1, 4294967295)
 local wait = 0
 if failures >= 5 then wait = math.min(2 ^ math.min(failures - 5, 6), 60) * 1000 end
-redis.call('SET', KEYS[1], struct.pack('>I6I4I6', now + 86400000, failures, now + wait), 'PX', 86400000 + 3600000)
+redis.call('SET', KEYS[1], struct.pack('>I6I4I6', now + 86400000, failures, wait > 0 and now + wait or 0), 'PX', 86400000 + 3600000)
 return 0

@@ -24,7 +24,8 @@ local function limited()
   local counted = redis.call('GET', KEYS[2])
   if counted then
     local till, before = struct.unpack('>I6I4', counted)
-    if till > now then count, expires_at = before, till end
+    -- Timestamp::is_stray.
+    if till > now and till <= now + 60000 + 300000 then count, expires_at = before, till end
   end
   if count >= most then return { 'limited', expires_at - now } end
   redis.call('SET', KEYS[2], struct.pack('>I6I4', expires_at, count + 1), 'PX', 120000)
