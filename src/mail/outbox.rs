@@ -6,8 +6,8 @@
 //!    └──── refused: 5 s, 10 s, 20 s … 5 min ──┤ a day over, or twice unknown ──▶ dead ──`mail retry`──▶ pending
 //! ```
 //!
-//! A claim moves `next_attempt_at` into the future, so the row of a worker that died comes up again by itself. Who
-//! finishes a row must still hold it. Rows that came to their end keep no facts about anybody but the recipient.
+//! A claim moves `next_attempt_at` into the future, so the row of a worker that died comes up again by itself. One that
+//! is further in the future than any wait was put there by a clock that was set since, and is due as well. Who finishes a row must still hold it. Rows that came to their end keep no facts about anybody but the recipient.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Mail, MailKind};
-use crate::db::{Conn, Db, StoreResult, Timestamp, Tx, on};
+use crate::db::{APART, Conn, Db, StoreResult, Timestamp, Tx, on};
 
 /// How long a claim holds. Longer than anything a worker does with a row, and short enough that with a poll in between
 /// another worker is at it within a minute.
@@ -35,6 +35,8 @@ const WAIT_AFTER_SILENCE: Duration = Duration::from_secs(50);
 const GIVE_UP: Duration = Duration::from_secs(24 * 60 * 60);
 /// A notice of a kind is not followed by another one for that long.
 const NOTICE_PERIOD: Duration = Duration::from_secs(10 * 60);
+/// Before that many claims no wait is longer than [`NOTICE_PERIOD`].
+const MANY: i64 = 8;
 /// How long finished rows are kept for `mail list`.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long somebody may take to look after the dead ones.
@@ -112,9 +114,14 @@ pub(super) async fn insert(tx: &mut Tx, id: Uuid, mail: &Mail<'_>) -> StoreResul
 pub async fn is_due(db: &Db, now: Timestamp) -> StoreResult<bool> {
     let mut conn = db.read().await?;
     on!(&mut conn, |c| sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'pending' AND next_attempt_at <= $1)"
+        "SELECT EXISTS (SELECT 1 FROM outbox WHERE state = 'pending' AND (next_attempt_at <= $1 OR next_attempt_at >
+             CASE WHEN claimed_by IS NOT NULL THEN $2 WHEN attempts < $5 THEN $3 ELSE $4 END))"
     )
     .bind(now)
+    .bind(now.after(CLAIM).after(APART))
+    .bind(now.after(NOTICE_PERIOD).after(APART))
+    .bind(now.after(LONGEST_WAIT_AFTER_NO).after(APART))
+    .bind(MANY)
     .fetch_one(c))
 }
 
@@ -130,7 +137,8 @@ pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreRes
     let rows = if tx.is_embedded() {
         on!(&mut tx, |c| sqlx::query_as(
             "UPDATE outbox SET claimed_by = $1, next_attempt_at = $2, attempts = attempts + 1
-             WHERE id IN (SELECT id FROM outbox WHERE state = 'pending' AND next_attempt_at <= $3
+             WHERE id IN (SELECT id FROM outbox WHERE state = 'pending' AND (next_attempt_at <= $3 OR next_attempt_at >
+                              CASE WHEN claimed_by IS NOT NULL THEN $5 WHEN attempts < $8 THEN $6 ELSE $7 END)
                           ORDER BY next_attempt_at LIMIT $4)
              RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged,
                        retried_at"
@@ -139,11 +147,17 @@ pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreRes
         .bind(now.after(CLAIM))
         .bind(now)
         .bind(most)
+        .bind(now.after(CLAIM).after(APART))
+        .bind(now.after(NOTICE_PERIOD).after(APART))
+        .bind(now.after(LONGEST_WAIT_AFTER_NO).after(APART))
+        .bind(MANY)
         .fetch_all(c))?
     } else {
         on!(&mut tx, |c| sqlx::query_as(
             "UPDATE outbox SET claimed_by = $1, next_attempt_at = $2, attempts = attempts + 1
-             WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE state = 'pending' AND next_attempt_at <= $3
+             WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE state = 'pending' AND (next_attempt_at <= $3 OR
+                                       next_attempt_at > CASE WHEN claimed_by IS NOT NULL THEN $5
+                                                              WHEN attempts < $8 THEN $6 ELSE $7 END)
                                    ORDER BY next_attempt_at LIMIT $4 FOR UPDATE SKIP LOCKED))
              RETURNING id, kind, person_id, recipient, locale, data, attempts, created_at, unacknowledged,
                        retried_at"
@@ -152,6 +166,10 @@ pub async fn claim(db: &Db, now: Timestamp, worker: Uuid, most: i64) -> StoreRes
         .bind(now.after(CLAIM))
         .bind(now)
         .bind(most)
+        .bind(now.after(CLAIM).after(APART))
+        .bind(now.after(NOTICE_PERIOD).after(APART))
+        .bind(now.after(LONGEST_WAIT_AFTER_NO).after(APART))
+        .bind(MANY)
         .fetch_all(c))?
     };
     tx.commit().await?;
@@ -237,9 +255,9 @@ pub async fn rival(conn: &mut Conn, now: Timestamp, row: &Row) -> StoreResult<Op
     let (later, sent_at): (bool, Option<Timestamp>) = on!(conn, |c| {
         sqlx::query_as(
             "SELECT EXISTS (SELECT 1 FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6
-                            AND state IN ('pending', 'sent') AND (created_at > $3 OR (created_at = $3 AND id > $4))),
+                            AND state IN ('pending', 'sent') AND created_at <= $7 AND (created_at > $3 OR (created_at = $3 AND id > $4))),
                 (SELECT MAX(finished_at) FROM outbox WHERE person_id = $1 AND kind = $2 AND recipient = $6
-                            AND state = 'sent' AND finished_at > $5)",
+                            AND state = 'sent' AND finished_at > $5 AND finished_at <= $7)",
         )
         .bind(row.person_id)
         .bind(&row.kind)
@@ -247,6 +265,7 @@ pub async fn rival(conn: &mut Conn, now: Timestamp, row: &Row) -> StoreResult<Op
         .bind(row.id)
         .bind(now.before(NOTICE_PERIOD))
         .bind(&row.recipient)
+        .bind(now.after(APART))
         .fetch_one(c)
     })?;
     Ok(if later { Some(Ok(())) } else { sent_at.map(|sent_at| Err(sent_at.after(NOTICE_PERIOD))) })

@@ -138,7 +138,8 @@ impl Value for MailLog {
 impl MailLog {
     /// The log with this request in it; `None` when a cap says no.
     fn admit(&self, now: Timestamp, request: &Request) -> Option<Self> {
-        let within = |period: Duration| self.0.iter().filter(move |sent| sent.at.after(period) > now);
+        let counts = move |sent: &&Sent| !sent.at.is_stray(now, Duration::ZERO);
+        let within = |period: Duration| self.0.iter().filter(counts).filter(move |sent| sent.at.after(period) > now);
         let same_cause = |sent: &&Sent| sent.cause == request.cause;
         let is_admitted = (request.cause == Cause::Notice || within(MINUTE).filter(same_cause).count() == 0)
             && within(HOUR + LIVE).count() < MOST_AN_HOUR
