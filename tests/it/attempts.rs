@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
         a_reset_begins_anew_and_its_flow_vouches_for_a_while,
         a_device_token_is_made_once_and_is_good_for_its_person_only,
         a_device_token_comes_by_cookie_too,
+        ending_sessions_gives_a_device_no_new_attempts,
         devices_from_before_the_first_proof_of_an_address_are_unknown,
         a_stolen_access_token_is_no_oracle,
         a_busy_server_counts_nothing,
@@ -204,6 +205,23 @@ async fn a_reset_begins_anew_and_its_flow_vouches_for_a_while(stack: Stack) {
     let pending = app.reset_code(&mallory.email).await.body()["flow_id"].as_str().unwrap().to_owned();
     while wrong(&app.anonymous(), &mallory.email).await.status != 429 {}
     login_from(&alice.client, &mallory.email, PASSWORD, &pending).await.is_problem(429, "too_many_attempts");
+}
+
+/// It takes an access token and no password, so whoever stole one could guess for ever.
+async fn ending_sessions_gives_a_device_no_new_attempts(stack: Stack) {
+    let app = stack.app_with(&[("LATCHKEY_LIMIT_ACCOUNT", "on")]).await;
+    let alice = app.person("alice").await;
+    let device = alice.client.login(&alice.email, PASSWORD).await.is(200).text("/device_token");
+    for _ in 0..5 {
+        login_from(&alice.client, &alice.email, "a wrong one", &device).await.is_problem(401, "invalid_credentials");
+    }
+    let client = alice.client.bearer(&alice.access);
+    client.send(axum::http::Method::DELETE, "/me/sessions", axum::body::Body::empty()).await.is(204);
+    login_from(&alice.client, &alice.email, PASSWORD, &device).await.is_problem(429, "too_many_attempts");
+    // A completed reset does: who could read the mail need not wait for what strangers did.
+    let coded = app.reset_code(&alice.email).await;
+    app.anonymous().post("/password/reset", coded.reset("another fine password")).await.is(204);
+    login_from(&alice.client, &alice.email, "another fine password", &device).await.is(200);
 }
 
 async fn a_device_token_is_made_once_and_is_good_for_its_person_only(stack: Stack) {

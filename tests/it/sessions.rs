@@ -173,7 +173,7 @@ async fn only_a_living_session_of_ones_own_can_be_ended(stack: Stack) {
     let upper = alice.session.to_string().to_uppercase();
     for path in [
         format!("/me/sessions/{}", bob.session),
-        format!("/me/sessions/{}", Uuid::now_v7()),
+        format!("/me/sessions/{}", Uuid::from_u128(alice.session.as_u128() ^ 1)),
         format!("/me/sessions/{}", alice.session.simple()),
         format!("/me/sessions/{{{}}}", alice.session).replace('{', "%7B").replace('}', "%7D"),
         "/me/sessions/x".to_owned(),
