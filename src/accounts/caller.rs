@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{extract::FromRequestParts, http::request::Parts};
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
@@ -20,6 +21,10 @@ use crate::{
 
 /// How long a session that an act spared may take to get its new epoch, as a rule: one trip to the session store.
 pub const STAMP_PAUSE: Duration = Duration::from_millis(50);
+/// How often a session one epoch behind is looked at before it counts as dead.
+const LOOKS: u32 = 3;
+/// The same where somebody is known to have moved the epoch this moment: as long as the store may take.
+const MOST_LOOKS: u32 = 10;
 
 /// A signed-in person, as both stores have it now: for acts.
 #[derive(Clone, Debug)]
@@ -46,7 +51,7 @@ impl Caller {
     /// `invalid_token`, or `unavailable` when a store does not answer: then nobody is let in.
     pub async fn authenticate(app: &App, token: &SecretText) -> Result<Self, ApiError> {
         let token = verify(app, token).await?;
-        let seen = read(app.clone(), token.person, token.session).await?.ok_or(Code::InvalidToken)?;
+        let seen = read(app.clone(), token.person, token.session, LOOKS).await?.ok_or(Code::InvalidToken)?;
         Ok(Self { person: seen.person.clone(), session: token.session })
     }
 }
@@ -57,7 +62,7 @@ impl Caller {
     /// # Errors
     /// As [`Caller::authenticate`].
     pub async fn again(app: &App, caller: &Self) -> Result<Self, ApiError> {
-        let seen = read(app.clone(), caller.person.id, caller.session).await?.ok_or(Code::InvalidToken)?;
+        let seen = read(app.clone(), caller.person.id, caller.session, MOST_LOOKS).await?.ok_or(Code::InvalidToken)?;
         Ok(Self { person: seen.person.clone(), session: caller.session })
     }
 }
@@ -67,8 +72,9 @@ impl Caller {
 pub(super) struct RecentCaller(Arc<Seen>);
 
 impl RecentCaller {
-    pub(super) fn person(&self) -> &Person {
-        &self.0.person
+    /// The person as JSON.
+    pub(super) fn shown(&self) -> Bytes {
+        self.0.shown()
     }
 }
 
@@ -80,7 +86,7 @@ impl FromRequestParts<App> for RecentCaller {
         let VerifiedToken { person, session, .. } = verify(app, &token).await?;
         let arrival =
             Arrival { at: app.ambient.elapsed(), changes: app.db.changes().of(person), now: app.ambient.now() };
-        let seen = app.recent.find(person, session, arrival, || read(app.clone(), person, session)).await?;
+        let seen = app.recent.find(person, session, arrival, || read(app.clone(), person, session, LOOKS)).await?;
         seen.map(Self).ok_or_else(|| Code::InvalidToken.into())
     }
 }
@@ -89,10 +95,10 @@ impl FromRequestParts<App> for RecentCaller {
 /// is dropped half-way costs its connection.
 ///
 /// A record one epoch behind may be that of the session that an act spares: it gets the new epoch after the commit. So
-/// it is looked at twice more before it counts as dead.
-fn read(app: App, person: Uuid, session: Uuid) -> impl Future<Output = Outcome> + Send + 'static {
+/// it is looked at again before it counts as dead.
+fn read(app: App, person: Uuid, session: Uuid, looks: u32) -> impl Future<Output = Outcome> + Send + 'static {
     finish(async move {
-        for is_last in [false, false, true] {
+        for left in (0..looks).rev() {
             let read_person = async {
                 let mut conn = app.db.read().await?;
                 person_in_session(&mut conn, person, session).await
@@ -101,9 +107,9 @@ fn read(app: App, person: Uuid, session: Uuid) -> impl Future<Output = Outcome> 
             let (record, found) = tokio::join!(app.ephemeral.find(now, person, session), read_person);
             let (Some(record), Some(found)) = (record?, found?) else { return Ok(None) };
             if record.epoch == found.epoch {
-                return Ok(Some(Arc::new(Seen { person: found, expires_at: record.expires_at() })));
+                return Ok(Some(Arc::new(Seen::new(found, record.expires_at()))));
             }
-            if is_last || record.epoch + 1 != found.epoch {
+            if left == 0 || record.epoch + 1 != found.epoch {
                 break;
             }
             tokio::time::sleep(STAMP_PAUSE).await;

@@ -12,12 +12,16 @@
 //!
 //! Only what shows a person to itself is answered out of this (`GET /me`). Acts read both stores anew ([`super::Caller`]).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture, future::Shared};
 use uuid::Uuid;
 
-use super::Person;
+use super::{Person, User};
 use crate::{db::Timestamp, error::ApiError, generations::Generations};
 
 /// How old what is served may be when a request comes.
@@ -31,6 +35,19 @@ pub(super) struct Seen {
     pub person: Person,
     /// When the session dies of age; asked each time.
     pub expires_at: Timestamp,
+    shown: OnceLock<Bytes>,
+}
+
+impl Seen {
+    pub(super) fn new(person: Person, expires_at: Timestamp) -> Self {
+        Self { person, expires_at, shown: OnceLock::new() }
+    }
+
+    /// The person as JSON, rendered once for all who ask.
+    pub(super) fn shown(&self) -> Bytes {
+        let render = || serde_json::to_vec(&User::from(self.person.clone())).unwrap_or_default().into();
+        self.shown.get_or_init(render).clone()
+    }
 }
 
 /// What a reading comes to; `None` when there is no such living session.
@@ -136,7 +153,7 @@ mod tests {
             updated_at: Timestamp::from_millis(0),
             last_login_at: None,
         };
-        Ok(Some(Arc::new(Seen { person, expires_at: Timestamp::from_millis(1000) })))
+        Ok(Some(Arc::new(Seen::new(person, Timestamp::from_millis(1000)))))
     }
 
     /// Finds, and tells what was found and how often the stores were read for it.
@@ -183,7 +200,7 @@ mod tests {
         ask(&recent, arrival(1000, 0), &[seen("young")]).await;
         let later = Arrival { now: Timestamp::from_millis(1000), ..arrival(1100, 0) };
         let Ok(Some(fresh)) = seen("refreshed") else { unreachable!() };
-        let fresh = Seen { person: fresh.person.clone(), expires_at: Timestamp::from_millis(2000) };
+        let fresh = Seen::new(fresh.person.clone(), Timestamp::from_millis(2000));
         assert_eq!(ask(&recent, later, &[Ok(Some(Arc::new(fresh)))]).await, (name("refreshed"), 1));
     }
 
