@@ -94,8 +94,8 @@ impl FromRequestParts<App> for RecentCaller {
 /// Reads both stores at the same time: neither answer depends on the other. In a task of its own, since a statement that
 /// is dropped half-way costs its connection.
 ///
-/// A record one epoch behind may be that of the session that an act spares: it gets the new epoch after the commit. So
-/// it is looked at again before it counts as dead.
+/// A record one epoch beside its person may be that of the session that an act spares: it gets the new epoch after the
+/// commit, and the two are not read at one instant. So both are looked at again before it counts as dead.
 fn read(app: App, person: Uuid, session: Uuid, looks: u32) -> impl Future<Output = Outcome> + Send + 'static {
     finish(async move {
         for left in (0..looks).rev() {
@@ -109,10 +109,13 @@ fn read(app: App, person: Uuid, session: Uuid, looks: u32) -> impl Future<Output
             if record.epoch == found.epoch {
                 return Ok(Some(Arc::new(Seen::new(found, record.expires_at()))));
             }
-            if left == 0 || record.epoch + 1 != found.epoch {
+            if left == 0 || record.epoch.abs_diff(found.epoch) > 1 {
                 break;
             }
-            tokio::time::sleep(STAMP_PAUSE).await;
+            // The record is the newer one when the person was read a moment before the act.
+            if record.epoch < found.epoch {
+                tokio::time::sleep(STAMP_PAUSE).await;
+            }
         }
         Ok(None)
     })

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Ledger, RefreshToken, store, tokens, transport};
 use crate::{
-    accounts::{self, post_notice},
+    accounts::{self, Person, post_notice},
     app::App,
     db::{StoreError, StoreResult, Timestamp},
     ephemeral::{Decision, EphemeralError, Rotate, SessionRecord},
@@ -107,15 +107,10 @@ async fn rotate(
     if token.grant != 0 {
         return Err(Refused::Unknown);
     }
-    let mut conn = app.db.read().await?;
-    let person = accounts::person_in_session(&mut conn, token.person, token.session).await?;
-    drop(conn);
-
-    let claim = claim(app, token, person.as_ref().map(|person| person.epoch));
-    let mut decision = app.ephemeral.rotate(now, token.person, token.session, &claim).await?;
-    if decision == Decision::Unknown && is_being_spared(app, token, &claim).await? {
-        tokio::time::sleep(accounts::STAMP_PAUSE).await;
-        decision = app.ephemeral.rotate(now, token.person, token.session, &claim).await?;
+    let (mut person, mut decision) = decide(app, now, token).await?;
+    let epoch = person.as_ref().map(|person| person.epoch);
+    if decision == Decision::Unknown && is_being_spared(app, token, epoch).await? {
+        (person, decision) = decide(app, now, token).await?;
     }
     let roles = person.map(|person| person.roles.0).unwrap_or_default();
     match decision {
@@ -135,11 +130,27 @@ async fn rotate(
     }
 }
 
-/// Whether the session is one epoch behind its person: the act that moved the epoch may be about to take it along.
-async fn is_being_spared(app: &App, token: &RefreshToken, claim: &Rotate) -> Result<bool, Refused> {
-    let Some(epoch) = claim.epoch else { return Ok(false) };
-    let record = app.ephemeral.find(app.ambient.now(), token.person, token.session).await?;
-    Ok(record.is_some_and(|record| record.epoch + 1 == epoch))
+/// What the token gets: one SQL read and one script.
+async fn decide(app: &App, now: Timestamp, token: &RefreshToken) -> Result<(Option<Person>, Decision), Refused> {
+    let mut conn = app.db.read().await?;
+    let person = accounts::person_in_session(&mut conn, token.person, token.session).await?;
+    drop(conn);
+    let claim = claim(app, token, person.as_ref().map(|person| person.epoch));
+    let decision = app.ephemeral.rotate(now, token.person, token.session, &claim).await?;
+    Ok((person, decision))
+}
+
+/// Whether the session was one epoch beside its person: the act that moved the epoch may be taking it along this moment.
+/// If it has not come to that, its trip to the session store is waited for.
+async fn is_being_spared(app: &App, token: &RefreshToken, epoch: Option<i64>) -> Result<bool, Refused> {
+    let Some(epoch) = epoch else { return Ok(false) };
+    let Some(record) = app.ephemeral.find(app.ambient.now(), token.person, token.session).await? else {
+        return Ok(false);
+    };
+    if record.epoch + 1 == epoch {
+        tokio::time::sleep(accounts::STAMP_PAUSE).await;
+    }
+    Ok(record.epoch.abs_diff(epoch) == 1)
 }
 
 /// What `token` claims, for the rule of refresh.

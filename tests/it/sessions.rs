@@ -30,6 +30,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(on_stacks![&StackKind::ALL;
         of_sessions_that_end_each_other_one_is_left,
         a_session_that_asks_twice_at_once_survives_itself,
+        what_a_spared_session_does_meanwhile_is_let_in,
         a_late_end_of_all_others_ends_nothing,
         a_list_asks_for_the_ends_of_what_it_lists_only,
     ]);
@@ -294,6 +295,25 @@ async fn a_session_that_asks_twice_at_once_survives_itself(stack: Stack) {
             reply.is(204);
         }
         assert!(alice.is_signed_in().await && !other.is_signed_in().await);
+    }
+}
+
+/// Person and record are read one after the other, and the record moves along after the commit.
+async fn what_a_spared_session_does_meanwhile_is_let_in(stack: Stack) {
+    let app = stack.app().await;
+    let mut alice = app.person("alice").await;
+    for _ in 0..scale::race() / 2 {
+        let client = alice.client.bearer(&alice.access);
+        let (ended, refreshed, listed, me) = tokio::join!(
+            delete(&alice, "/me/sessions"),
+            alice.client.refresh(&alice.refresh),
+            client.get("/me/sessions"),
+            alice.me(),
+        );
+        for reply in [&ended, &listed, &me] {
+            assert!([200, 204].contains(&reply.status), "{}", String::from_utf8_lossy(&reply.body));
+        }
+        alice.take(&refreshed.is(200));
     }
 }
 
