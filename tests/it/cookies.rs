@@ -166,6 +166,8 @@ async fn a_login_ends_the_session_of_the_cookie_it_came_with(stack: Stack) {
     empty(&carrying(&page, &next), "/refresh").await.is(200);
     assert!(alice.is_signed_in().await && bob.is_signed_in().await);
     assert_eq!(app.number("SELECT COUNT(*) FROM ended_sessions").await, 1);
+    let left = app.ephemeral.list(app.ambient.now(), alice.id).await.unwrap();
+    assert_eq!(left.len(), 1, "its record takes no place under the cap");
     let whose = format!("SELECT COUNT(*) FROM events WHERE kind = 'signed_out' AND person_id = {}", app.id(alice.id));
     assert_eq!(app.number(&whose).await, 1);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::task::JoinSet;
 
 use super::budgets::spent;
@@ -19,6 +20,7 @@ pub fn tests() -> Vec<Test> {
         acts_do_not_rest_on_memory,
         another_process_is_felt_within_half_a_second,
     ];
+    tests.extend(on_stacks![&[StackKind::Pg]; who_is_read_while_a_sign_in_puts_it_out_is_not_remembered]);
     tests.extend(on_stacks![&StackKind::SHARED; what_another_node_does_is_felt_within_half_a_second]);
     tests.extend(on_stacks![&StackKind::REDIS;
         who_asks_often_costs_two_readings_a_second,
@@ -92,6 +94,12 @@ async fn what_this_node_does_is_felt_at_once(stack: Stack) {
 
     other.sign_in().await;
     assert!(alice.is_signed_in().await && other.is_signed_in().await);
+    let everywhere_else = alice.client.bearer(&alice.access);
+    everywhere_else.send(Method::DELETE, "/me/sessions", axum::body::Body::empty()).await.is(204);
+    assert!(alice.is_signed_in().await && !other.is_signed_in().await);
+
+    other.sign_in().await;
+    assert!(alice.is_signed_in().await && other.is_signed_in().await);
     let body = json!({"current_password": PASSWORD, "new_password": "another fine password"});
     let client = alice.client.bearer(&alice.access).with("content-type", "application/json");
     client.send(Method::PUT, "/me/password", json_body(&body)).await.is(204);
@@ -113,6 +121,29 @@ async fn what_this_node_does_is_felt_at_once(stack: Stack) {
     let alice = crowd.pop().unwrap();
     assert!(alice.is_signed_in().await);
     alice.client.bearer(&alice.access).post("/me/delete", json!({"password": "another fine password"})).await.is(204);
+    assert!(!alice.is_signed_in().await);
+}
+
+/// Who asks when a sign-in is in SQL and has not opened its session yet still lives, and is over with the answer.
+async fn who_is_read_while_a_sign_in_puts_it_out_is_not_remembered(stack: Stack) {
+    let app = stack.app_with(&[("LATCHKEY_MAX_SESSIONS", "1")]).await;
+    let alice = app.person("alice").await;
+    let signed_in = app.events("signed_in").await;
+    // Whoever opens a session of a person takes this lock first.
+    let lock = i64::from_be_bytes(*alice.id.as_bytes().last_chunk().unwrap());
+    let mut door = PgConnection::connect(&stack.database_url().await).await.unwrap();
+    let hold = format!("BEGIN; SELECT pg_advisory_xact_lock({lock})");
+    sqlx::raw_sql(AssertSqlSafe(hold)).execute(&mut door).await.unwrap();
+    let (client, email) = (alice.client.clone(), alice.email.clone());
+    let login = tokio::spawn(async move { client.login(&email, PASSWORD).await });
+    while app.events("signed_in").await == signed_in {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The counter moves a moment after the commit.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(alice.is_signed_in().await && !login.is_finished());
+    sqlx::raw_sql("COMMIT").execute(&mut door).await.unwrap();
+    login.await.unwrap().is(200);
     assert!(!alice.is_signed_in().await);
 }
 

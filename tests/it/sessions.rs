@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         one_session_can_be_ended_from_another,
         the_current_session_can_be_ended,
         only_a_living_session_of_ones_own_can_be_ended,
+        a_session_of_an_epoch_that_is_over_cannot_be_ended,
         an_end_is_in_sql_before_the_record_goes,
         all_others_can_be_ended_and_the_current_one_goes_on,
         ending_all_others_voids_codes_that_were_mailed,
@@ -192,6 +193,18 @@ async fn only_a_living_session_of_ones_own_can_be_ended(stack: Stack) {
     app.anonymous().send(Method::DELETE, "/me/sessions/x", Body::empty()).await.is_problem(401, "missing_token");
     // RFC 9562 §4: the hexadecimal digits may be written either way.
     delete(&alice, &format!("/me/sessions/{upper}")).await.is(204);
+}
+
+/// Its record may still be there, since the epoch alone ends it.
+async fn a_session_of_an_epoch_that_is_over_cannot_be_ended(stack: Stack) {
+    let app = stack.app().await;
+    let mut alice = app.person("alice").await;
+    let old = alice.session;
+    app.sql(&format!("UPDATE users SET epoch = epoch + 1 WHERE id = {}", app.id(alice.id))).await;
+    alice.sign_in().await;
+    assert!(app.ephemeral.find(app.ambient.now(), alice.id, old).await.unwrap().is_some());
+    delete(&alice, &format!("/me/sessions/{old}")).await.is_problem(404, "not_found");
+    assert_eq!(app.events("signed_out").await, 0);
 }
 
 async fn an_end_is_in_sql_before_the_record_goes(stack: Stack) {

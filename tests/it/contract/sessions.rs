@@ -130,6 +130,9 @@ async fn closing_the_others_keeps_one_and_stamps_it(stack: Stack) {
     store.close_others(at(2), user, Some((kept, 5))).await.unwrap();
     assert_eq!(store.list(at(2), user).await.unwrap(), [(kept, SessionRecord { epoch: 5, ..record(at(0)) })]);
     assert_eq!(store.list(at(2), other_user).await.unwrap().len(), 1);
+    // Of two acts that both spare it the earlier one may come last.
+    store.close_others(at(2), user, Some((kept, 4))).await.unwrap();
+    assert_eq!(store.find(at(2), user, kept).await.unwrap().unwrap().epoch, 5);
 
     store.close_others(at(3), user, None).await.unwrap();
     assert_eq!(store.list(at(3), user).await.unwrap(), []);

@@ -16,7 +16,10 @@ pub fn tests() -> Vec<Test> {
         a_heal_that_could_not_be_noted_is_noted_later,
         a_logout_whose_client_is_gone_still_ends_whole,
     ];
-    tests.extend(on_stacks![&StackKind::ALL; the_event_of_a_theft_tells_its_cause]);
+    tests.extend(on_stacks![&StackKind::ALL;
+        the_event_of_a_theft_tells_its_cause,
+        a_refresh_waits_for_the_new_epoch_of_a_session_that_is_being_spared,
+    ]);
     tests
 }
 
@@ -27,7 +30,6 @@ async fn eventually<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F)
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
-// ---- paste from here
 
 /// Lets nobody write to `table` until it is dropped; reads pass.
 async fn nobody_writes(stack: &Stack, table: &str) -> PgConnection {
@@ -106,4 +108,24 @@ async fn the_event_of_a_theft_tells_its_cause(stack: Stack) {
         app.id(alice.id)
     );
     assert_eq!(app.number(&whose).await, 1);
+}
+
+/// Between the commit that moves the epoch and the stamp on the session that is spared, a refresh of it is no stranger's.
+async fn a_refresh_waits_for_the_new_epoch_of_a_session_that_is_being_spared(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    // On a busy machine a stamp may come after the wait; then the session is as it was, and we try again.
+    for epoch in 1..=10 {
+        app.sql(&format!("UPDATE users SET epoch = {epoch} WHERE id = {}", app.id(alice.id))).await;
+        let stamp = async {
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            app.ephemeral.close_others(app.ambient.now(), alice.id, Some((alice.session, epoch))).await.unwrap();
+        };
+        let (reply, ()) = tokio::join!(alice.client.refresh(&alice.refresh), stamp);
+        if reply.status == 200 {
+            return;
+        }
+        reply.is_problem(401, "invalid_refresh_token");
+    }
+    panic!("a spared session was refused ten times");
 }
