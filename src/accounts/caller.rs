@@ -22,7 +22,7 @@ use crate::{
 /// How long a session that an act spared may take to get its new epoch, as a rule: one trip to the session store.
 pub const STAMP_PAUSE: Duration = Duration::from_millis(50);
 /// How often a session one epoch behind is looked at before it counts as dead.
-const LOOKS: u32 = 3;
+pub const LOOKS: u32 = 6;
 /// The same where somebody is known to have moved the epoch this moment: as long as the store may take.
 const MOST_LOOKS: u32 = 10;
 

@@ -38,7 +38,7 @@ use std::time::Duration;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-pub use caller::{Caller, STAMP_PAUSE, verify};
+pub use caller::{Caller, LOOKS, STAMP_PAUSE, verify};
 pub use confirm::{Confirmed, NotConfirmed, confirm};
 pub use model::{Addressee, Credentials, Person, Status, User};
 pub use notice::post_notice;

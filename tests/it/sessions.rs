@@ -315,7 +315,7 @@ async fn a_session_that_asks_twice_at_once_survives_itself(stack: Stack) {
 async fn what_a_spared_session_does_meanwhile_is_let_in(stack: Stack) {
     let app = stack.app().await;
     let mut alice = app.person("alice").await;
-    for _ in 0..scale::race() / 2 {
+    for _ in 0..scale::race() / 5 {
         let client = alice.client.bearer(&alice.access);
         let (ended, refreshed, listed, me) = tokio::join!(
             delete(&alice, "/me/sessions"),
