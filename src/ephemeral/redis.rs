@@ -8,6 +8,7 @@
 
 mod cluster;
 mod line;
+mod poll;
 mod question;
 mod sentinel;
 mod url;

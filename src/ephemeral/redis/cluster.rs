@@ -19,12 +19,12 @@ use std::{
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, watch},
-    task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
     line::{Line, Target, connect},
+    poll::poll,
     question::{Question, SLOTS},
     url::{Host, Manner},
 };
@@ -34,8 +34,6 @@ use crate::ephemeral::{EphemeralError, EphemeralResult};
 const REDIRECTS: usize = 4;
 /// How long a node may take to tell who has what.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long others are waited for when one has answered.
-const COURTESY: Duration = Duration::from_millis(200);
 /// Between two surveys, however many questions fail meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How old the table may become without a reason.
@@ -236,23 +234,11 @@ impl Surveyor {
         let from = self.round * ASKED % nodes.len().max(1);
         nodes.rotate_left(from);
         self.round = self.round.wrapping_add(1);
-        let mut asked = JoinSet::new();
-        for node in nodes.into_iter().take(ASKED) {
+        let ask = |node: Host| {
             let manner = self.manner.clone();
-            asked.spawn(async move {
-                let answer = timeout(PATIENCE, answer(&node, &manner)).await.ok()?;
-                answer.inspect_err(|error| tracing::debug!(%error, "a node of the Cluster does not tell of it")).ok()
-            });
-        }
-        let mut answers = Vec::new();
-        let mut deadline = Instant::now() + PATIENCE;
-        while let Ok(Some(answer)) = timeout_at(deadline, asked.join_next()).await {
-            if let Ok(Some(answer)) = answer {
-                answers.push(answer);
-                deadline = deadline.min(Instant::now() + COURTESY);
-            }
-        }
-        best(answers)
+            async move { answer(&node, &manner).await }
+        };
+        best(poll(nodes.into_iter().take(ASKED), PATIENCE, ask).await)
     }
 }
 

@@ -9,20 +9,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use redis::{ErrorKind, RedisError, Value, aio::MultiplexedConnection};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::timeout;
 
 use super::{
     line::connect,
+    poll::poll,
     url::{Host, Manner, Watchers},
 };
 
 /// How long a Sentinel may take, and a server to say what it is.
 const PATIENCE: Duration = Duration::from_millis(600);
-/// How long the others are waited for when one has answered.
-const COURTESY: Duration = Duration::from_millis(200);
 
 /// A connection to the master and where that is. When the first answer is `known`, `known` is not asked again.
 pub(super) async fn master(
@@ -56,23 +52,11 @@ async fn stands(host: &Host, manner: &Manner) -> Result<MultiplexedConnection, R
 
 /// What the Sentinels say, the best answer first.
 async fn candidates(watchers: &Watchers) -> Vec<Host> {
-    let mut asked = JoinSet::new();
-    for host in watchers.hosts.clone() {
+    let ask = |host: Host| {
         let (manner, name) = (watchers.manner.clone(), watchers.master.clone());
-        asked.spawn(async move {
-            let answer = timeout(PATIENCE, answer(&host, &manner, &name)).await.ok()?;
-            answer.inspect_err(|error| tracing::debug!(%error, "a Sentinel does not tell of a master")).ok()
-        });
-    }
-    let mut answers = Vec::new();
-    let mut deadline = Instant::now() + PATIENCE;
-    while let Ok(Some(answer)) = timeout_at(deadline, asked.join_next()).await {
-        if let Ok(Some(answer)) = answer {
-            answers.push(answer);
-            deadline = deadline.min(Instant::now() + COURTESY);
-        }
-    }
-    ranked(answers)
+        async move { answer(&host, &manner, &name).await }
+    };
+    ranked(poll(watchers.hosts.clone(), PATIENCE, ask).await)
 }
 
 /// The epoch of its configuration, and the master in it.
