@@ -1,7 +1,7 @@
 //! Suites that every backend must pass.
 
 mod attempts;
-mod sessions;
+pub mod sessions;
 mod values;
 
 use crate::support::Test;

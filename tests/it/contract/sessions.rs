@@ -31,11 +31,11 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-fn at(seconds: u64) -> Timestamp {
+pub fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(1_795_344_960_000).after(Duration::from_secs(seconds))
 }
 
-fn record(made: Timestamp) -> SessionRecord {
+pub fn record(made: Timestamp) -> SessionRecord {
     SessionRecord {
         epoch: 4,
         created_at: made,
@@ -49,7 +49,7 @@ fn record(made: Timestamp) -> SessionRecord {
     }
 }
 
-fn rotate(generation: u32) -> Rotate {
+pub fn rotate(generation: u32) -> Rotate {
     Rotate {
         generation,
         nonce_hash: [9; NONCE_HASH],

@@ -1,12 +1,10 @@
 use std::time::Duration;
 
-use latchkey::{
-    db::Timestamp,
-    ephemeral::{Decision, Device, Ephemeral, NONCE_HASH, Rotate, SessionRecord},
-};
+use latchkey::ephemeral::{Decision, Ephemeral, Rotate, SessionRecord};
 use uuid::Uuid;
 
 use crate::{
+    contract::sessions::{at, record, rotate},
     on_stacks,
     support::{Stack, StackKind, Test},
 };
@@ -22,35 +20,6 @@ pub fn tests() -> Vec<Test> {
     tests.extend(on_stacks![&[StackKind::Embedded, StackKind::Pg]; a_sweep_takes_the_dead_and_leaves_the_living]);
     tests.extend(on_stacks![&StackKind::REDIS; a_key_lives_an_hour_longer_than_its_longest_session]);
     tests
-}
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_millis(1_795_344_960_000).after(Duration::from_secs(seconds))
-}
-
-fn record(made: Timestamp) -> SessionRecord {
-    SessionRecord {
-        epoch: 4,
-        created_at: made,
-        made_at: made,
-        idle: 7 * DAY,
-        absolute: 30 * DAY,
-        generation: 0,
-        nonce_hash: [9; NONCE_HASH],
-        device: Device { browser: 4, system: 7 },
-        address: "2001:db8::7".parse().unwrap(),
-    }
-}
-
-fn rotate(generation: u32) -> Rotate {
-    Rotate {
-        generation,
-        nonce_hash: [9; NONCE_HASH],
-        epoch: Some(4),
-        idle: 7 * DAY,
-        grace: Duration::from_secs(30),
-        most_a_minute: 0,
-    }
 }
 
 async fn opened(stack: &Stack, record: &SessionRecord) -> (Ephemeral, Uuid, Uuid, crate::support::TestApp) {
