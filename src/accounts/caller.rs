@@ -21,7 +21,7 @@ use crate::{
 
 /// How long a session that an act spared may take to get its new epoch, as a rule: one trip to the session store.
 pub const STAMP_PAUSE: Duration = Duration::from_millis(50);
-/// How often a session one epoch behind is looked at before it counts as dead.
+/// How often a session one epoch beside its person is looked at before it counts as dead.
 pub const LOOKS: u32 = 6;
 /// The same where somebody is known to have moved the epoch this moment: as long as the store may take.
 const MOST_LOOKS: u32 = 10;
@@ -54,9 +54,7 @@ impl Caller {
         let seen = read(app.clone(), token.person, token.session, LOOKS).await?.ok_or(Code::InvalidToken)?;
         Ok(Self { person: seen.person.clone(), session: token.session })
     }
-}
 
-impl Caller {
     /// The same caller, read anew: somebody moved the epoch meanwhile, and may have spared this session.
     ///
     /// # Errors
