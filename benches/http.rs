@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench http [-- [embedded|shared] [idle]]     the table
+//! cargo bench --bench http -- only=session+refresh [seconds=9]   what has one of these in its name, without claims
 //! cargo bench --bench http -- growth                         how cost grows with people
 //! ```
 //!
@@ -110,17 +111,24 @@ fn main() {
         _ => {}
     }
     let asked = |name: &str| arguments.iter().any(|argument| argument == name);
+    let value = |name: &str| arguments.iter().find_map(|argument| argument.strip_prefix(name));
+    let only = value("only=").map(|only| Only {
+        names: only.split('+').collect(),
+        millis: value("seconds=").and_then(|seconds| seconds.parse::<u64>().ok()).map(|seconds| seconds * 1000),
+    });
     let (scale, urls) = (if support::is_trial() { &TRIAL } else { &FULL }, Urls::given());
     println!("{}", support::machine());
     let mut reports = Vec::new();
     if !asked("growth") {
         let began = Instant::now();
         if !asked("shared") {
-            reports.push(measure(scale, "SQLite", None, asked("idle")));
+            reports.push(measure(scale, "SQLite", None, asked("idle"), only.as_ref()));
         }
         match &urls {
             Some(_) if asked("embedded") => {}
-            Some(urls) => reports.push(measure(scale, "PostgreSQL + Redis", Some(urls.clone()), asked("idle"))),
+            Some(urls) => {
+                reports.push(measure(scale, "PostgreSQL + Redis", Some(urls.clone()), asked("idle"), only.as_ref()))
+            }
             None => println!("without PostgreSQL and Redis: scripts/bench starts them"),
         }
         println!("\ntook {:.0} s", began.elapsed().as_secs_f64());
@@ -131,6 +139,12 @@ fn main() {
         report.print();
         report::write("growth.json", &[report]);
     }
+}
+
+/// A look at a part of the table, for a profile beside it.
+struct Only<'a> {
+    names: Vec<&'a str>,
+    millis: Option<u64>,
 }
 
 /// What is asked of one stack.
@@ -217,7 +231,7 @@ fn refresh(at: SocketAddr, mint: &Mint, n: u64) -> Vec<u8> {
     drive::post(at, "/refresh", &format!("{{\"refresh_token\":\"{}\"}}", mint.refresh(n)))
 }
 
-fn measure(scale: &Scale, name: &'static str, urls: Option<Urls>, idle: bool) -> Report {
+fn measure(scale: &Scale, name: &'static str, urls: Option<Urls>, idle: bool, only: Option<&Only<'_>>) -> Report {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let stack = runtime.block_on(Stack::new(urls));
     let mut report = Report::new(name);
@@ -269,20 +283,26 @@ fn measure(scale: &Scale, name: &'static str, urls: Option<Urls>, idle: bool) ->
     // The first round warms up.
     for round in 0..=scale.rounds {
         for (what, (set, id), millis) in &mut things {
+            if only.is_some_and(|only| !only.names.iter().any(|name| what.contains(name))) {
+                continue;
+            }
+            let millis = only.and_then(|only| only.millis).unwrap_or(*millis);
             if *what == LOGIN {
-                let rate = hash_rate(*millis);
+                let rate = hash_rate(millis);
                 if round > 0 {
                     report.add(HASH, rate);
                 }
             }
-            let run = bench.run(set, *id, *millis, None);
+            let run = bench.run(set, *id, millis, None);
             if round > 0 {
                 report.add(what, run);
             }
         }
     }
-    flood(&bench, &mut things, server.id(), &mut report);
-    claims(&mut report, &stack, &server, idle, scale);
+    if only.is_none() {
+        flood(&bench, &mut things, server.id(), &mut report);
+        claims(&mut report, &stack, &server, idle, scale);
+    }
     report.print();
     report
 }
