@@ -6,7 +6,7 @@
 //!    nothing is served longer however slow a store is, or whatever is away.
 //! 3. There is one reading of a session at a time, unless one takes longer than [`FRESH`]: who comes while it is under
 //!    way waits for it, and gets what it gets.
-//!    It runs in a task of its own, so who hangs up takes it from nobody.
+//!    Whoever waits carries it on, and who hangs up leaves it to a task of its own ([`Finish`]).
 //! 4. Only a yes is kept. A no is asked again, since the session that was dead a moment ago may have been spared by the
 //!    act that ended the others; an error is told to those who wait and forgotten.
 //!
@@ -22,7 +22,7 @@ use futures_util::{FutureExt, future::BoxFuture, future::Shared};
 use uuid::Uuid;
 
 use super::{Person, User};
-use crate::{db::Timestamp, error::ApiError, generations::Generations};
+use crate::{db::Timestamp, error::ApiError, generations::Generations, http::Finish};
 
 /// How old what is served may be when a request comes.
 const FRESH: Duration = Duration::from_millis(500);
@@ -102,7 +102,7 @@ impl Recent {
                 is_ours = true;
                 Reading { began: arrival.at, changes: arrival.changes, outcome: read().boxed().shared() }
             });
-            let outcome = reading.outcome.clone().await;
+            let outcome = Finish::new(reading.outcome.clone()).await;
             if matches!(&outcome, Ok(Some(seen)) if arrival.now < seen.expires_at) {
                 return outcome;
             }

@@ -12,6 +12,7 @@ mod cors;
 mod docs;
 mod envelope;
 mod fields;
+mod finish;
 mod health;
 mod json;
 mod language;
@@ -31,6 +32,7 @@ pub use cors::Cors;
 pub use docs::routes as docs_routes;
 pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found, panicked};
 pub use fields::{Fields, FromFields};
+pub use finish::{Finish, finish};
 pub use health::{internal_routes, routes as health_routes};
 pub use json::Json;
 pub use language::AcceptLanguage;
@@ -39,17 +41,3 @@ pub use path::PathId;
 pub use refusals::Refusals;
 pub use serve::{Gate, Serving, serve};
 pub use well_known::routes as well_known_routes;
-
-use crate::error::{ApiError, Code};
-
-/// Runs work that must finish even when the client hangs up: the server drops a handler then, but not this task.
-///
-/// # Errors
-/// What the work answers; `internal_error` if it panicked.
-pub async fn finish<T: Send + 'static>(
-    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
-) -> Result<T, ApiError> {
-    use tracing::Instrument;
-    // What a task panicked with may quote anything; its place is logged by the panic hook, and nothing here.
-    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|_| Err(Code::Internal.into()))
-}
