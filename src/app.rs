@@ -48,7 +48,7 @@ use crate::{
 const RING_PERIOD: Duration = Duration::from_secs(2);
 /// How often what is kept of callers in memory and not asked for any more is dropped.
 const RECENT_PERIOD: Duration = Duration::from_secs(2);
-/// The same for tokens whose signature was checked.
+/// The same for tokens whose signature was checked, and for idle connections.
 const VERIFIED_PERIOD: Duration = Duration::from_secs(60);
 /// How often what is dead is swept.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
@@ -318,6 +318,7 @@ impl App {
                 if passed >= VERIFIED_PERIOD {
                     passed = Duration::ZERO;
                     app.keys.forget_unused();
+                    app.db.forget_idle();
                 }
             }
         });

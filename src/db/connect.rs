@@ -3,13 +3,17 @@
 use std::{path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, Executor, PgConnection,
+    ConnectOptions, Connection, PgConnection,
     migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    postgres::PgConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
+use tokio::time::timeout;
 
-use super::{Db, Pools, StoreResult, on};
+use super::{
+    Db, Pools, StoreResult, on,
+    pool::{Pool, ToPostgres, ToSqlite},
+};
 use crate::secret::SecretText;
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
@@ -17,9 +21,6 @@ static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// Readers of the embedded file; more would only wait for the same cores.
 const SQLITE_READERS: u32 = 4;
-
-/// How long an idle connection may take to show that it is alive.
-const PING_PATIENCE: Duration = Duration::from_millis(300);
 
 /// Opening or migrating the database failed.
 #[derive(Debug, thiserror::Error)]
@@ -47,16 +48,10 @@ impl Db {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(5))
             .disable_statement_logging();
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .test_before_acquire(false)
-                .idle_timeout(None)
-                .max_lifetime(None)
-        };
-        let write = pool(1).connect_with(options.clone()).await.map_err(OpenError::Connect)?;
+        let write = Pool::of(ToSqlite(options.clone()), 1);
         // Readers open when they are needed: a start should not wait for them.
-        let read = pool(SQLITE_READERS).connect_lazy_with(options);
+        let read = Pool::of(ToSqlite(options), SQLITE_READERS);
+        drop(write.get().await.map_err(OpenError::Connect)?);
         Ok(Self {
             pools: Pools::Sqlite { read, write },
             asked: std::sync::Arc::default(),
@@ -67,37 +62,12 @@ impl Db {
     /// Connects to PostgreSQL.
     ///
     /// # Errors
-    /// When no first connection can be made.
+    /// When no first connection can be made in time.
     pub async fn open_postgres(url: &SecretText, connections: u32) -> Result<Self, OpenError> {
         let options = PgConnectOptions::from_str(url.expose()).map_err(OpenError::Connect)?.disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(super::PATIENCE)
-            // A connection that was used a moment ago is very likely alive, and asking costs a round trip every time.
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > Duration::from_secs(1) {
-                        // An error makes the pool connect anew at once.
-                        let ping = tokio::time::timeout(PING_PATIENCE, connection.ping()).await;
-                        ping.map_err(|_| sqlx::Error::PoolTimedOut)??;
-                    }
-                    Ok(true)
-                })
-            })
-            // We hang up after PATIENCE; the server must not go on with what nobody waits for, or it piles up there.
-            // Said after connecting rather than in the start-up packet, which poolers such as PgBouncer refuse.
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    connection
-                        .execute("SET statement_timeout = 2000; SET idle_in_transaction_session_timeout = 10000")
-                        .await
-                        .map(drop)
-                })
-            })
-            .connect_with(options)
-            .await
-            .map_err(OpenError::Connect)?;
+        let pool = Pool::of(ToPostgres(options), connections);
+        let first = timeout(super::PATIENCE, pool.get()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        drop(first.map_err(OpenError::Connect)?);
         Ok(Self { pools: Pools::Postgres(pool), asked: std::sync::Arc::default(), changes: std::sync::Arc::default() })
     }
 
@@ -108,11 +78,13 @@ impl Db {
     /// When a migration fails, or the schema is of a newer program.
     pub async fn migrate(&self) -> Result<(), OpenError> {
         match &self.pools {
-            Pools::Sqlite { write, .. } => SQLITE.run(write).await.map_err(OpenError::Migrate),
+            Pools::Sqlite { write, .. } => {
+                let mut connection = write.get().await.map_err(OpenError::Connect)?;
+                SQLITE.run(&mut *connection).await.map_err(OpenError::Migrate)
+            }
             Pools::Postgres(pool) => {
                 // A connection of its own: a migration may take longer than any request is allowed to.
-                let mut connection =
-                    PgConnection::connect_with(&pool.connect_options()).await.map_err(OpenError::Connect)?;
+                let mut connection = PgConnection::connect_with(&pool.manager().0).await.map_err(OpenError::Connect)?;
                 POSTGRES.run(&mut connection).await.map_err(OpenError::Migrate)?;
                 connection.close().await.map_err(OpenError::Connect)
             }

@@ -15,6 +15,7 @@
 
 mod changes;
 mod connect;
+mod pool;
 mod types;
 
 use std::{
@@ -26,13 +27,15 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, pool::PoolConnection};
+use deadpool::managed::Object;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use uuid::Uuid;
 
 pub use changes::Changes;
 pub use connect::OpenError;
 pub use types::{APART, Timestamp};
+
+use self::pool::{Pool, ToPostgres, ToSqlite};
 
 /// How long one piece of work may take, from asking for a connection to the end of its last statement.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
@@ -44,11 +47,11 @@ macro_rules! on {
         let deadline = conn.start_statement();
         let result = match conn.link()? {
             $crate::db::Link::Sqlite($c) => {
-                let $c = &mut ***$c;
+                let $c = &mut **$c;
                 ::tokio::time::timeout_at(deadline, $query).await
             }
             $crate::db::Link::Postgres($c) => {
-                let $c = &mut ***$c;
+                let $c = &mut **$c;
                 ::tokio::time::timeout_at(deadline, $query).await
             }
         };
@@ -126,8 +129,8 @@ pub struct Db {
 
 #[derive(Clone, Debug)]
 enum Pools {
-    Sqlite { read: SqlitePool, write: SqlitePool },
-    Postgres(PgPool),
+    Sqlite { read: Pool<ToSqlite>, write: Pool<ToSqlite> },
+    Postgres(Pool<ToPostgres>),
 }
 
 /// How much was asked of the database, for budgets and metrics.
@@ -169,10 +172,8 @@ impl Db {
         let deadline = Instant::now() + PATIENCE;
         let acquire = async {
             Ok(match &self.pools {
-                Pools::Sqlite { read, write: writer } => {
-                    Link::Sqlite(Box::new(if write { writer } else { read }.acquire().await?))
-                }
-                Pools::Postgres(pool) => Link::Postgres(Box::new(pool.acquire().await?)),
+                Pools::Sqlite { read, write: writer } => Link::Sqlite(if write { writer } else { read }.get().await?),
+                Pools::Postgres(pool) => Link::Postgres(pool.get().await?),
             })
         };
         let link = timeout_at(deadline, acquire).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::Sqlx)?;
@@ -220,6 +221,13 @@ impl Db {
         matches!(self.pools, Pools::Sqlite { .. })
     }
 
+    /// Drops connections that nobody needed for a while.
+    pub fn forget_idle(&self) {
+        if let Pools::Postgres(pool) = &self.pools {
+            pool.forget_idle();
+        }
+    }
+
     /// Closes every connection, so that a stop leaves nothing half said; a silent database is not waited for.
     pub async fn close(&self) {
         let close = async {
@@ -241,9 +249,9 @@ impl Db {
 #[derive(Debug)]
 pub enum Link {
     /// To the embedded file.
-    Sqlite(Box<PoolConnection<Sqlite>>),
+    Sqlite(Object<ToSqlite>),
     /// To PostgreSQL.
-    Postgres(Box<PoolConnection<Postgres>>),
+    Postgres(Object<ToPostgres>),
 }
 
 /// One connection for one piece of work.
@@ -288,8 +296,8 @@ impl Conn {
         let deadline = self.deadline;
         self.in_flight = true;
         let result = match self.link()? {
-            Link::Sqlite(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut ***c)).await.map(|r| r.map(drop)),
-            Link::Postgres(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut ***c)).await.map(|r| r.map(drop)),
+            Link::Sqlite(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut **c)).await.map(|r| r.map(drop)),
+            Link::Postgres(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut **c)).await.map(|r| r.map(drop)),
         };
         self.end_statement(result)
     }
@@ -297,25 +305,14 @@ impl Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
-        match self.link.take() {
-            Some(Link::Sqlite(connection)) => give_back(*connection, self.in_flight || self.unfinished),
-            Some(Link::Postgres(connection)) => give_back(*connection, self.in_flight || self.unfinished),
-            None => {}
+        // What is not in step is taken out of its pool, and closed by being dropped.
+        if self.in_flight || self.unfinished {
+            match self.link.take() {
+                Some(Link::Sqlite(connection)) => drop(Object::take(connection)),
+                Some(Link::Postgres(connection)) => drop(Object::take(connection)),
+                None => {}
+            }
         }
-    }
-}
-
-/// Gives a connection back to its pool, or throws it away when it is not in step.
-fn give_back<D: sqlx::Database>(mut connection: PoolConnection<D>, is_broken: bool) {
-    if is_broken {
-        drop(connection.detach());
-    } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        // The pool asks a connection that comes back for a sign of life, and by itself would wait for that as long as a
-        // dead link keeps silent, holding the place.
-        let returning = connection.return_to_pool();
-        runtime.spawn(async move {
-            let _ = tokio::time::timeout(PATIENCE, returning).await;
-        });
     }
 }
 
