@@ -299,8 +299,10 @@ fn measure(scale: &Scale, name: &'static str, urls: Option<Urls>, idle: bool, on
             }
         }
     }
-    if only.is_none() {
+    if only.is_none_or(|only| only.names.contains(&FLOOD)) {
         flood(&bench, &mut things, server.id(), &mut report);
+    }
+    if only.is_none() {
         claims(&mut report, &stack, &server, idle, scale);
     }
     report.print();
@@ -320,6 +322,8 @@ const REFRESH: &str = "/refresh";
 const LOGOUT: &str = "/logout";
 const LOGIN: &str = "/login";
 const REGISTER: &str = "/register";
+/// To ask for: its rate is that of `/login`.
+const FLOOD: &str = "flood";
 
 fn logout(at: SocketAddr, mint: &Mint, n: u64) -> Vec<u8> {
     drive::post(at, "/logout", &format!("{{\"refresh_token\":\"{}\"}}", mint.refresh(n)))
