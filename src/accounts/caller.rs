@@ -16,7 +16,6 @@ use crate::{
     error::{ApiError, Code},
     http::{Bearer, finish},
     keys::{TokenFault, VerifiedToken},
-    secret::SecretText,
 };
 
 /// How long a session that an act spared may take to get its new epoch, as a rule: one trip to the session store.
@@ -39,8 +38,8 @@ impl FromRequestParts<App> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Bearer(token) = <Bearer as FromRequestParts<App>>::from_request_parts(parts, app).await?;
-        Self::authenticate(app, &token).await
+        let bearer = <Bearer as FromRequestParts<App>>::from_request_parts(parts, app).await?;
+        Self::authenticate(app, &bearer).await
     }
 }
 
@@ -49,8 +48,8 @@ impl Caller {
     ///
     /// # Errors
     /// `invalid_token`, or `unavailable` when a store does not answer: then nobody is let in.
-    pub async fn authenticate(app: &App, token: &SecretText) -> Result<Self, ApiError> {
-        let token = verify(app, token).await?;
+    pub async fn authenticate(app: &App, bearer: &Bearer) -> Result<Self, ApiError> {
+        let token = verify(app, bearer).await?;
         let seen = read(app.clone(), token.person, token.session, LOOKS).await?.ok_or(Code::InvalidToken)?;
         Ok(Self { person: seen.person.clone(), session: token.session })
     }
@@ -80,8 +79,8 @@ impl FromRequestParts<App> for RecentCaller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let Bearer(token) = <Bearer as FromRequestParts<App>>::from_request_parts(parts, app).await?;
-        let VerifiedToken { person, session, .. } = verify(app, &token).await?;
+        let bearer = <Bearer as FromRequestParts<App>>::from_request_parts(parts, app).await?;
+        let VerifiedToken { person, session, .. } = verify(app, &bearer).await?;
         let arrival =
             Arrival { at: app.ambient.elapsed(), changes: app.db.changes().of(person), now: app.ambient.now() };
         let seen = app.recent.find(person, session, arrival, || read(app.clone(), person, session, LOOKS)).await?;
@@ -127,13 +126,13 @@ fn read(app: App, person: Uuid, session: Uuid, looks: u32) -> impl Future<Output
 ///
 /// # Errors
 /// `invalid_token`, or `unavailable` when its key cannot be looked up.
-pub async fn verify(app: &App, token: &SecretText) -> Result<VerifiedToken, ApiError> {
-    let mut verified = app.keys.verify(token.expose(), app.ambient.now());
+pub async fn verify(app: &App, bearer: &Bearer) -> Result<VerifiedToken, ApiError> {
+    let mut verified = app.keys.verify(bearer.token(), app.ambient.now());
     if verified == Err(TokenFault::UnknownKey) {
         if !app.keys.look_again(&app.db).await {
             return Err(Code::Unavailable.into());
         }
-        verified = app.keys.verify(token.expose(), app.ambient.now());
+        verified = app.keys.verify(bearer.token(), app.ambient.now());
     }
     let token = verified.map_err(|fault| ApiError::new(Code::InvalidToken).caused_by(fault))?;
     let span = tracing::Span::current();

@@ -60,7 +60,7 @@ pub(super) async fn logout(
     let by_cookie = matches!(shown, Some((_, Transport::Cookie)));
     let credential = match (shown, bearer) {
         (Some((text, _)), _) => Credential::Refresh(RefreshToken::parse(text.expose(), &app.secrets)),
-        (None, Some(Bearer(token))) => Credential::Access(token),
+        (None, Some(bearer)) => Credential::Access(bearer),
         (None, None) => return Err(Code::NoCredential.into()),
     };
     finish(async move {
@@ -83,7 +83,7 @@ pub(super) async fn logout(
 enum Credential {
     /// `None` when it is none of ours.
     Refresh(Option<RefreshToken>),
-    Access(SecretText),
+    Access(Bearer),
 }
 
 impl Credential {
@@ -91,7 +91,9 @@ impl Credential {
     async fn named(&self, app: &App) -> Result<Option<(Uuid, Uuid)>, ApiError> {
         match self {
             Self::Refresh(token) => Ok(token.as_ref().map(|token| (token.person, token.session))),
-            Self::Access(token) => accounts::verify(app, token).await.map(|token| Some((token.person, token.session))),
+            Self::Access(bearer) => {
+                accounts::verify(app, bearer).await.map(|token| Some((token.person, token.session)))
+            }
         }
     }
 
@@ -106,8 +108,8 @@ impl Credential {
     /// Person and epoch, if it would still be taken for what it is.
     async fn live(&self, app: &App) -> Result<(Uuid, i64), ApiError> {
         match self {
-            Self::Access(token) => {
-                let caller = Caller::authenticate(app, token).await?;
+            Self::Access(bearer) => {
+                let caller = Caller::authenticate(app, bearer).await?;
                 Ok((caller.person.id, caller.person.epoch))
             }
             Self::Refresh(token) => {

@@ -84,7 +84,7 @@ pub(super) async fn confirm_change(
     finish(async move {
         // Before the code: a client whose token ran out refreshes it and comes again with the same code.
         let caller = match &bearer {
-            Some(Bearer(token)) => Some(Caller::authenticate(&app, token).await?),
+            Some(bearer) => Some(Caller::authenticate(&app, bearer).await?),
             None => None,
         };
         let claimed = flow::claim(&app, &[Purpose::Change], &request.flow_id, request.code.expose()).await?;
