@@ -162,38 +162,26 @@ fn data_dir_error(path: &Path, source: io::Error) -> StartError {
     StartError::DataDir { path: path.display().to_string(), source }
 }
 
-/// The exclusive lock between servers on one embedded database.
-fn lock(config: &Config) -> Result<Option<fs::File>, StartError> {
+/// The lock between servers on one embedded database. A server takes it alone (`fs::File::try_lock`); commands that
+/// cannot work beside one share it (`fs::File::try_lock_shared`).
+///
+/// # Errors
+/// When it cannot be had, or the data folder cannot be used.
+pub fn lock(
+    config: &Config,
+    take: fn(&fs::File) -> Result<(), fs::TryLockError>,
+) -> Result<Option<fs::File>, StartError> {
     if config.database_url.is_some() {
         return Ok(None);
     }
     make_data_dir(config)?;
     let path = config.data_dir.join("latchkey.lock");
     let file = fs::File::create(&path).map_err(|source| data_dir_error(&config.data_dir, source))?;
-    match file.try_lock() {
+    match take(&file) {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Err(StartError::Locked(config.data_dir.display().to_string())),
         Err(fs::TryLockError::Error(source)) => Err(data_dir_error(&config.data_dir, source)),
     }
-}
-
-/// Brings the schema up to date, one process at a time: sqlx locks PostgreSQL for it, but not SQLite.
-///
-/// # Errors
-/// When the lock or the migration fails.
-pub async fn migrate(config: &Config, db: &Db) -> Result<(), StartError> {
-    let lock = match config.database_url {
-        Some(_) => None,
-        None => {
-            let failed = |source| data_dir_error(&config.data_dir, source);
-            let file = fs::File::create(config.data_dir.join("migrate.lock")).map_err(failed)?;
-            file.lock().map_err(failed)?;
-            Some(file)
-        }
-    };
-    let outcome = db.migrate().await;
-    drop(lock);
-    Ok(outcome?)
 }
 
 /// The API document (OpenAPI 3.1) of a server at `public_url`, made from the handlers.
@@ -216,9 +204,9 @@ impl App {
     /// The first part that cannot be used, with what to do about it.
     pub async fn build(config: Config, ambient: Ambient) -> Result<Self, StartError> {
         let post = Post::open(&config)?;
-        let lock = lock(&config)?;
+        let lock = lock(&config, fs::File::try_lock)?;
         let db = open_database(&config).await?;
-        migrate(&config, &db).await?;
+        db.migrate().await?;
 
         let files = KeyFiles::new(&config.jwt_dir);
         let may_make = may_make_keys(&config);
@@ -278,7 +266,8 @@ impl App {
             .merge(http::health_routes())
     }
 
-    fn wrap(&self, router: Router<Self>) -> Router {
+    /// Puts the layers around these routes.
+    pub fn wrap(&self, router: Router<Self>) -> Router {
         let envelope = http::Envelope {
             ambient: self.ambient.clone(),
             public_url: self.config.public_url.as_str().to_owned(),

@@ -14,7 +14,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     ambient::Ambient,
-    app::{self, App, open_database},
+    app::{self, App, StartError, open_database},
     config::{self, Config, Given},
     http::{Gate, serve},
     telemetry,
@@ -146,8 +146,15 @@ fn check(given: &Given, config: Result<Config, config::Faults>) -> ExitCode {
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
+    // On an embedded database nobody swaps the program under a server, so whoever asks for this took it for stopped.
+    let _lock = app::lock(config, std::fs::File::try_lock_shared).map_err(|error| match error {
+        StartError::Locked(dir) => anyhow::anyhow!(
+            "a Latchkey server is running on {dir}: stop it first; it brings the schema up to date when it starts again"
+        ),
+        error => error.into(),
+    })?;
     let db = open_database(config).await?;
-    app::migrate(config, &db).await?;
+    db.migrate().await?;
     db.close().await;
     println!("The database schema is up to date.");
     Ok(())

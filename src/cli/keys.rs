@@ -13,7 +13,7 @@ use clap::Subcommand;
 
 use crate::{
     ambient::Ambient,
-    app::{self, open_database},
+    app::open_database,
     clocks,
     config::Config,
     db::Db,
@@ -98,7 +98,7 @@ async fn generate(config: &Config) -> anyhow::Result<()> {
     let (ambient, files) = (Ambient::system(), KeyFiles::new(&config.jwt_dir));
     let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
     let db = open_database(config).await?;
-    app::migrate(config, &db).await?;
+    db.migrate().await?;
     // A folder that is foreign to this database puts no keys into its ring.
     keys::check_secrets(&db, &secrets, ambient.now()).await?;
     let ring = KeyRing::open(&db, &files, config.public_url.as_str(), true, &ambient).await?;

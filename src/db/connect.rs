@@ -1,23 +1,19 @@
-//! Opening the database, and bringing its schema up to date.
+//! Opening the database.
 
 use std::{path::Path, str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection,
-    migrate::Migrator,
+    ConnectOptions,
     postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::timeout;
 
 use super::{
-    Db, Pools, StoreResult, on,
+    Db, Pools,
     pool::{Pool, ToPostgres, ToSqlite},
 };
 use crate::secret::SecretText;
-
-static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// Readers of the embedded file; more would only wait for the same cores.
 const SQLITE_READERS: u32 = 4;
@@ -28,9 +24,34 @@ pub enum OpenError {
     /// It cannot be reached, or refuses us.
     #[error("cannot open the database; is it running, and are address, user and password right?")]
     Connect(#[source] sqlx::Error),
-    /// Its schema is newer than this program, or a migration failed.
+    /// A migration failed, or those it has had are not ours.
     #[error("cannot bring the database schema up to date")]
-    Migrate(#[source] sqlx::migrate::MigrateError),
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The file that is locked for a migration of the embedded database cannot be used.
+    #[error("cannot lock {path}: is its folder writable by this user?")]
+    Lock {
+        /// The file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Others were in the way for too long.
+    #[error("cannot bring the database schema up to date: migration {version} waited {seconds} s, since {by}")]
+    Held {
+        /// The migration.
+        version: i64,
+        /// How long it waited.
+        seconds: u64,
+        /// For what.
+        by: String,
+    },
+    /// Its schema lacks what this program needs: a later release took it away.
+    #[error(
+        "the database schema is for Latchkey {0} and later, and this is {this}; start such a one, or restore a backup of before",
+        this = env!("CARGO_PKG_VERSION")
+    )]
+    CutBack(String),
 }
 
 impl Db {
@@ -69,46 +90,5 @@ impl Db {
         let first = timeout(super::PATIENCE, pool.get()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         drop(first.map_err(OpenError::Connect)?);
         Ok(Self { pools: Pools::Postgres(pool), asked: std::sync::Arc::default(), changes: std::sync::Arc::default() })
-    }
-
-    /// Brings the schema up to date. Of several nodes that start at once on PostgreSQL one does it while the others wait
-    /// (sqlx takes an advisory lock); on SQLite the caller sees to that.
-    ///
-    /// # Errors
-    /// When a migration fails, or the schema is of a newer program.
-    pub async fn migrate(&self) -> Result<(), OpenError> {
-        match &self.pools {
-            Pools::Sqlite { write, .. } => {
-                let mut connection = write.get().await.map_err(OpenError::Connect)?;
-                SQLITE.run(&mut *connection).await.map_err(OpenError::Migrate)
-            }
-            Pools::Postgres(pool) => {
-                // A connection of its own: a migration may take longer than any request is allowed to.
-                let mut connection = PgConnection::connect_with(&pool.manager().0).await.map_err(OpenError::Connect)?;
-                POSTGRES.run(&mut connection).await.map_err(OpenError::Migrate)?;
-                connection.close().await.map_err(OpenError::Connect)
-            }
-        }
-    }
-
-    /// Whether the schema has every migration of this program. Looking changes nothing.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn is_migrated(&self) -> StoreResult<bool> {
-        let migrator = match &self.pools {
-            Pools::Sqlite { .. } => &SQLITE,
-            Pools::Postgres(_) => &POSTGRES,
-        };
-        let mut conn = self.read().await?;
-        let applied: StoreResult<Option<i64>> =
-            on!(&mut conn, |c| sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(c));
-        match applied {
-            Ok(applied) => Ok(applied >= migrator.iter().map(|migration| migration.version).max()),
-            // There is no such table.
-            Err(error) if !error.is_passing() => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 }

@@ -15,6 +15,7 @@
 
 mod changes;
 mod connect;
+mod migrate;
 mod pool;
 mod types;
 
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 pub use changes::Changes;
 pub use connect::OpenError;
+pub use migrate::Plan;
 pub use types::{APART, Timestamp};
 
 use self::pool::{Pool, ToPostgres, ToSqlite};

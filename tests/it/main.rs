@@ -47,6 +47,7 @@ mod sockets;
 mod support;
 mod tokens;
 mod topologies;
+mod upgrades;
 mod user_cli;
 mod verification;
 
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         sockets::tests(),
         tokens::tests(),
         topologies::tests(),
+        upgrades::tests(),
         user_cli::tests(),
         verification::tests(),
     ];

@@ -565,9 +565,19 @@ async fn commands_work_beside_a_running_server(stack: Stack) {
     let settings = stack.settings().await;
     let process = Process::start(stack.dir.path(), &settings);
     let alice = process.client().register("alice").await;
-    for arguments in [&["migrate"][..], &["keys", "list"], &["keys", "generate"], &["keys", "list"]] {
+    for arguments in [&["keys", "list"][..], &["keys", "generate"], &["keys", "list"]] {
         let ended = run(stack.dir.path(), &settings, arguments);
         assert_eq!(ended.code, Some(0), "latchkey {arguments:?}: {ended:?}");
+    }
+    let ended = run(stack.dir.path(), &settings, &["migrate"]);
+    if stack.kind == StackKind::Embedded {
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(
+            ended.stderr.contains("a Latchkey server is running on ") && ended.stderr.contains("stop it"),
+            "{ended:?}"
+        );
+    } else {
+        assert_eq!(ended.code, Some(0), "{ended:?}");
     }
     let list = run(stack.dir.path(), &settings, &["keys", "list"]).stdout;
     let rows: Vec<Value> =
