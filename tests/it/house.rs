@@ -125,6 +125,11 @@ fn sources() -> Vec<Source> {
     sources
 }
 
+/// What of each source file ends up in the program, by its path below `src/`.
+pub fn code() -> Vec<(String, String)> {
+    sources().into_iter().map(|source| (source.path, source.code)).collect()
+}
+
 fn files_with(extension: &str) -> Vec<(String, String)> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {

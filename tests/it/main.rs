@@ -36,6 +36,7 @@ mod profile;
 mod recent;
 mod refresh;
 mod register;
+mod releases;
 mod required;
 mod reset;
 mod rotation;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         recent::tests(),
         refresh::tests(),
         register::tests(),
+        releases::tests(),
         required::tests(),
         reset::tests(),
         rotation::tests(),

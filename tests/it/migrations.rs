@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::support::{Stack, StackKind, Test, TestApp};
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = crate::once!(both_folders_have_the_same_files);
+    let mut tests = crate::once!(both_folders_have_the_same_files, every_file_keeps_the_rules_of_the_folder);
     tests.extend(crate::on_stacks!(&StackKind::REDIS;
         both_databases_have_the_same_columns,
         both_databases_have_the_same_keys_and_indexes,
@@ -50,6 +50,60 @@ fn both_folders_have_the_same_files() {
             name.starts_with(&format!("{number:04}_")) && name.ends_with(".sql"),
             "in order, without a gap: {name}"
         );
+    }
+}
+
+/// Which rules of `migrations/README.md` a file breaks, as far as its text alone can tell.
+fn violations(name: &str, sql: &str) -> Vec<&'static str> {
+    let release = |text: &str| text.split('.').map(|part| part.parse().ok()).collect::<Option<Vec<u64>>>();
+    let needs = name.split('_').skip_while(|part| *part != "needs").nth(1).and_then(release);
+    let code: String = sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n").to_uppercase();
+    let takes_away = ["DROP TABLE", "DROP COLUMN", "RENAME "].iter().any(|word| code.contains(word));
+    let is_alone = sql.starts_with("-- no-transaction\n");
+    let statements: Vec<&str> = code.split(';').map(str::trim).filter(|statement| !statement.is_empty()).collect();
+    let mut violations = Vec::new();
+    if takes_away && needs.is_none() {
+        violations.push("takes something away and does not say which release does without");
+    }
+    if needs.is_some_and(|needs| Some(needs) > release(env!("CARGO_PKG_VERSION"))) {
+        violations.push("needs a release that is still to come");
+    }
+    if is_alone != code.contains("CONCURRENTLY")
+        || is_alone && !statements.iter().all(|sql| sql.contains("CONCURRENTLY"))
+    {
+        violations.push("runs outside a transaction what need not, or inside what cannot");
+    }
+    if is_alone && statements.len() != code.matches(";\n").count() + usize::from(code.ends_with(';')) {
+        violations.push("cannot be cut into its statements");
+    }
+    if code.contains("CREATE INDEX CONCURRENTLY") && !statements[0].starts_with("DROP INDEX CONCURRENTLY IF EXISTS") {
+        violations.push("does not clear away what a failure left");
+    }
+    violations
+}
+
+fn every_file_keeps_the_rules_of_the_folder() {
+    for database in ["sqlite", "postgres"] {
+        for name in files(database) {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(database).join(&name);
+            let violations = violations(&name, &std::fs::read_to_string(path).unwrap());
+            assert!(violations.is_empty(), "{database}/{name}: {violations:?}");
+        }
+    }
+    let index = "DROP INDEX CONCURRENTLY IF EXISTS x;\nCREATE INDEX CONCURRENTLY x ON users (locale);\n";
+    let alone = |sql: &str| format!("-- no-transaction\n{sql}");
+    for (name, sql, broken) in [
+        ("0009_more.sql", "-- DROP TABLE users\nALTER TABLE users ADD COLUMN x TEXT;".to_owned(), 0),
+        ("0009_less.sql", "ALTER TABLE users DROP COLUMN locale;".to_owned(), 1),
+        ("0009_needs_0.1.0_less.sql", "alter table users drop column locale;".to_owned(), 0),
+        ("0009_needs_99.0.0_less.sql", "ALTER TABLE users DROP COLUMN locale;".to_owned(), 1),
+        ("0009_index.sql", index.to_owned(), 1),
+        ("0009_index.sql", alone(index), 0),
+        ("0009_index.sql", alone("CREATE INDEX CONCURRENTLY x ON users (locale);\n"), 1),
+        ("0009_index.sql", alone(&index.replace(";\nC", "; C")), 1),
+        ("0009_index.sql", alone(&format!("{index}ALTER TABLE users ADD COLUMN x TEXT;\n")), 1),
+    ] {
+        assert_eq!(violations(name, &sql).len(), broken, "{name}: {sql}");
     }
 }
 
