@@ -52,3 +52,44 @@ pub(crate) fn is_pretty(format: LogFormat) -> bool {
         LogFormat::Json => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        panic,
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_its_place_and_without_its_words() {
+        let written = Written::default();
+        let writer = written.clone();
+        let log = fmt::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+        let before = panic::take_hook();
+        log_panics();
+        let outcome = tracing::subscriber::with_default(log, || panic::catch_unwind(|| panic!("kanarienvogel")));
+        panic::set_hook(before);
+        assert!(outcome.is_err());
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).expect("one line of JSON");
+        assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("ERROR"), Some("panic")), "{text}");
+        assert!(line["place"].as_str().is_some_and(|place| place.starts_with("src/telemetry.rs:")), "{text}");
+        assert!(!text.contains("kanarienvogel"), "{text}");
+    }
+}
