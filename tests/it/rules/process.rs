@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     on_stacks,
-    support::{Process, Stack, StackKind, Test},
+    support::{Process, Stack, StackKind, Test, scale},
 };
 
 pub fn tests() -> Vec<Test> {
@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         keys_list_makes_no_schema,
         a_clean_stop_leaves_one_file,
     ]);
+    tests.extend(on_stacks![&[StackKind::Embedded], scale::only_in_a_soak; a_server_sweeps_what_is_dead_by_itself]);
     tests
 }
 
@@ -131,4 +132,19 @@ async fn a_clean_stop_leaves_one_file(stack: Stack) {
     process.terminate();
     assert!(process.wait(Duration::from_secs(30)).success());
     assert!(!stack.dir.path().join("data/latchkey.db-wal").exists(), "nothing is half said");
+}
+
+async fn a_server_sweeps_what_is_dead_by_itself(stack: Stack) {
+    let _process = Process::start(stack.dir.path(), &stack.settings().await);
+    let mut door = SqliteConnection::connect(&sqlite_url(&stack)).await.unwrap();
+    let old = "INSERT INTO events (id, at, kind, data) VALUES (x'00', 1, 'registered', '{}')";
+    door.execute(old).await.unwrap();
+    let started = Instant::now();
+    let mut left = 1;
+    while left > 0 {
+        // Every ten minutes.
+        assert!(started.elapsed() < Duration::from_secs(11 * 60), "it is still there");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        left = sqlx::query_scalar("SELECT COUNT(*) FROM events WHERE at = 1").fetch_one(&mut door).await.unwrap();
+    }
 }
