@@ -43,6 +43,7 @@ const ENTRIES: &[&str] = &[
     ".git",
     ".github",
     ".gitignore",
+    ".pre-commit-config.yaml",
     "Cargo.lock",
     "Cargo.toml",
     "Dockerfile",
