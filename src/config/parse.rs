@@ -204,7 +204,9 @@ fn expectation(name: &str) -> &'static str {
         "LATCHKEY_REGISTRATION_DOMAINS" => "a comma list of domain names",
         "LATCHKEY_HASH_THREADS" => "a whole number from 1 to 1024",
         "LATCHKEY_HASH_QUEUE" => "a whole number from 1 to 1000000",
-        "LATCHKEY_PRODUCT_NAME" => "1 to 64 characters without line breaks",
+        "LATCHKEY_PRODUCT_NAME" => {
+            "1 to 64 characters without line breaks, control characters or marks of writing direction"
+        }
         "LATCHKEY_LIMIT_REGISTER"
         | "LATCHKEY_LIMIT_LOGIN"
         | "LATCHKEY_LIMIT_REFRESH"
@@ -375,7 +377,8 @@ pub(super) fn pepper(text: &str) -> Option<Pepper> {
 }
 
 pub(super) fn product_name(text: &str) -> Option<String> {
-    let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    // It stands in subjects of mails and on pages: nothing that turns a line around or breaks it.
+    let fits = (1..=64).contains(&text.chars().count()) && !text.chars().any(crate::names::is_unsafe);
     fits.then(|| text.to_owned())
 }
 

@@ -86,7 +86,10 @@ fn every_bad_value_is_a_fault_by_its_name() {
         ("LATCHKEY_HASH_QUEUE", &["0", "x"]),
         ("LATCHKEY_REDIS_PREFIX", &["a b", "{x}"]),
         ("LATCHKEY_DB_POOL", &["0", "x"]),
-        ("LATCHKEY_PRODUCT_NAME", &["a\nb"]),
+        (
+            "LATCHKEY_PRODUCT_NAME",
+            &["a\nb", "a\u{1b}[2Jb", "\u{202e}yekhctaL", "a\u{2028}b", "a\u{2066}b", &"x".repeat(65)],
+        ),
         ("LATCHKEY_EVENT_RETENTION", &["0s"]),
         ("LATCHKEY_DELETED_RETENTION", &["0s"]),
         ("LATCHKEY_CORS_ORIGINS", &["*", "https://a.example/", "https://*.example.com", "a.example"]),
