@@ -8,12 +8,14 @@
 mod parse;
 mod public_url;
 mod settings;
+mod traces;
 mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 pub use public_url::PublicUrl;
 pub use settings::{SETTINGS, Setting};
+pub use traces::{Endpoint, Sampler, TraceSettings};
 pub use values::{
     EmailVerification, LimitSettings, LogFormat, MailSettings, PasswordSettings, Pepper, Registration, TokenSettings,
 };
@@ -76,6 +78,8 @@ pub struct Config {
     pub log: LogFormat,
     /// Which log lines are written.
     pub log_filter: String,
+    /// Where spans go; `None` makes none.
+    pub traces: Option<TraceSettings>,
 }
 
 /// One thing that is wrong with the settings: its name and what was expected, never a value.
@@ -201,6 +205,7 @@ impl Config {
         let event_retention = reader.lifetime("LATCHKEY_EVENT_RETENTION");
         let log = reader.required("LATCHKEY_LOG", parse::log_format);
         let log_filter = reader.required("RUST_LOG", parse::log_filter);
+        let traces = reader.traces();
 
         if let (Some(public_url), Some(None)) = (&public_url, &smtp)
             && public_url.is_https()
@@ -260,6 +265,7 @@ impl Config {
                 cors_origins: cors_origins?,
                 log: log?,
                 log_filter: log_filter?,
+                traces: traces?,
             })
         })()
         .ok_or_else(|| Faults(vec![Fault { name: "(settings)".into(), expected: "a value for each".into() }]))

@@ -57,7 +57,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn text(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn text(&self, name: &str) -> Option<&'a str> {
         let default = || SETTINGS.iter().find(|setting| setting.name == name).map(|setting| setting.default);
         self.given.get(name).or_else(default).filter(|text| !text.is_empty())
     }
@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A secret from `name` or from the file that `<name>_FILE` names.
-    fn secret_text(&mut self, name: &str) -> Option<Option<SecretText>> {
+    pub(super) fn secret_text(&mut self, name: &str) -> Option<Option<SecretText>> {
         let file_name = format!("{name}_FILE");
         match (self.given.get(name), self.given.get(&file_name)) {
             (None, None) => Some(None),
@@ -384,7 +384,7 @@ pub(super) fn product_name(text: &str) -> Option<String> {
 
 /// The text of a filter that tracing-subscriber understands.
 pub(super) fn log_filter(text: &str) -> Option<String> {
-    tracing_subscriber::EnvFilter::try_new(text).is_ok().then(|| text.to_owned())
+    text.parse::<tracing_subscriber::filter::Targets>().is_ok().then(|| text.to_owned())
 }
 
 pub(super) fn log_format(text: &str) -> Option<LogFormat> {

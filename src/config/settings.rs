@@ -126,5 +126,23 @@ pub const SETTINGS: &[Setting] = &[
         "Origins whose pages may call the API with credentials, as https://app.example.com; comma list",
     ),
     plain("LATCHKEY_LOG", "auto", "auto (pretty on a terminal, JSON in a pipe), pretty or json"),
-    plain("RUST_LOG", "warn,latchkey=info", "Which log lines are written, as tracing-subscriber's EnvFilter takes it"),
+    plain(
+        "RUST_LOG",
+        "warn,latchkey=info",
+        "Which log lines are written: comma list of levels and target=level; libraries never tell more than info",
+    ),
+    open(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "(no traces)",
+        "Collector of traces, OTLP as JSON over http:// or https://, as http://localhost:4318; without it there are none",
+    ),
+    secret("OTEL_EXPORTER_OTLP_HEADERS", "(none)", "Headers that the collector wants, as name=value; comma list"),
+    open("OTEL_SERVICE_NAME", "(latchkey)", "What this service is called in traces; without it latchkey"),
+    open("OTEL_RESOURCE_ATTRIBUTES", "(none)", "More about this process for its traces, as key=value; comma list"),
+    plain(
+        "OTEL_TRACES_SAMPLER",
+        "parentbased_always_on",
+        "Which requests are traced: always_on, always_off, traceidratio or the same behind parentbased_; only trusted proxies are parents",
+    ),
+    open("OTEL_TRACES_SAMPLER_ARG", "(1)", "The share for traceidratio, from 0 to 1"),
 ];

@@ -673,6 +673,7 @@ fn config_check_shows_every_setting_and_no_secret() {
         ("SMTP_URL", "smtp://user:CANARY@mail.example"),
         ("LATCHKEY_SECRET", secret),
         ("LATCHKEY_PEPPER", pepper.as_str()),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20CANARY"),
     ];
     let ended = run(dir.path(), &pairs(&given), &["config", "check"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -94,7 +94,12 @@ fn every_bad_value_is_a_fault_by_its_name() {
         ("LATCHKEY_DELETED_RETENTION", &["0s"]),
         ("LATCHKEY_CORS_ORIGINS", &["*", "https://a.example/", "https://*.example.com", "a.example"]),
         ("LATCHKEY_LOG", &["loud"]),
-        ("RUST_LOG", &["latchkey=noisy", "a=b=c"]),
+        ("RUST_LOG", &["latchkey=noisy", "a=b=c", "latchkey[request{person=1}]=trace"]),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &["localhost:4318", "grpc://x", "http://u:p@x", "http://x?y", "http://x:0"]),
+        ("OTEL_EXPORTER_OTLP_HEADERS", &["x", "a b=c", "=x", "host=x", "Content-Length=1", "a=%0d%0ab:c"]),
+        ("OTEL_RESOURCE_ATTRIBUTES", &["x", "=x", "a=%ff"]),
+        ("OTEL_TRACES_SAMPLER", &["sometimes", "jaeger_remote", "ALWAYS_ON"]),
+        ("OTEL_TRACES_SAMPLER_ARG", &["1.5", "-1", "x", "NaN"]),
     ] {
         for value in values {
             assert_eq!(faults(&[(name, value)]), [name], "{value}");
@@ -110,16 +115,25 @@ fn all_faults_are_told_at_once_and_no_value_with_them() {
         ("LATCHKEY_ACCESS_TTL", "canary4"),
         ("LATCHKEY_NO_SUCH", "canary5"),
         ("REDIS_URL", "redis-cluster://:canary6@canary7/canary8"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "canary9"),
+        ("OTEL_TRACES_SAMPLER", "canary10"),
     ])
     .unwrap_err();
     let text = faults.to_string();
-    for name in
-        ["LATCHKEY_LISTEN", "DATABASE_URL", "LATCHKEY_SECRET", "LATCHKEY_ACCESS_TTL", "LATCHKEY_NO_SUCH", "REDIS_URL"]
-    {
+    for name in [
+        "LATCHKEY_LISTEN",
+        "DATABASE_URL",
+        "LATCHKEY_SECRET",
+        "LATCHKEY_ACCESS_TTL",
+        "LATCHKEY_NO_SUCH",
+        "REDIS_URL",
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "OTEL_TRACES_SAMPLER",
+    ] {
         assert!(text.contains(name), "{text}");
     }
     assert!(!text.contains("canary"), "{text}");
-    assert_eq!(faults.0.len(), 6);
+    assert_eq!(faults.0.len(), 8);
 }
 
 fn unknown_names_are_faults_and_foreign_ones_are_not() {
@@ -211,8 +225,17 @@ fn good_values_are_taken() {
         ("LATCHKEY_AUDIENCE", "https://api.example.com"),
         ("LATCHKEY_MAIL_FROM", "Keys <keys@example.com>"),
         ("REDIS_URL", "rediss://:secret@redis.example.com:6380/2"),
+        ("RUST_LOG", "warn,latchkey=debug,off"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://otel.example.com/otlp"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Bearer%20secret, x-tenant=a"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
     ])
     .unwrap();
+    let traces = config.traces.as_ref().unwrap();
+    assert_eq!((traces.headers.len(), traces.endpoint.path.as_str()), (2, "/otlp/v1/traces"));
+    assert_eq!((traces.sampler.by_parent, traces.sampler.ratio), (true, 0.25));
+    assert!(!format!("{config:?}").contains("Bearer"));
     assert_eq!(config.public_url.as_str(), "https://id.example.com:8443");
     assert_eq!(config.internal_listen, None);
     assert_eq!(config.secrets.as_ref().unwrap().len(), 2);
