@@ -91,7 +91,7 @@ pub fn run() -> ExitCode {
             Err(error) => failed(error.as_ref()),
         };
     }
-    telemetry::start(config.log, &config.log_filter, matches!(command, Command::Serve));
+    telemetry::start(&config, matches!(command, Command::Serve));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
@@ -108,6 +108,7 @@ pub fn run() -> ExitCode {
     });
     // Nobody waits for a hash that is still under way.
     runtime.shutdown_background();
+    telemetry::flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(error.as_ref()),
@@ -165,6 +166,7 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     raise_file_limit(config.limits.connections);
+    let exporting = telemetry::export(&config);
     let app = App::build(config, Ambient::system()).await?;
     let config = &app.config;
     let (stop, stopped) = watch::channel(false);
@@ -205,6 +207,9 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
         tracing::warn!("a mail was still on its way; it may be sent again after the next start");
     }
     app.db.close().await;
+    if let Some(exporting) = exporting {
+        exporting.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }

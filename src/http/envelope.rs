@@ -33,6 +33,7 @@ use super::{
 use crate::{
     ambient::Ambient,
     error::{ApiError, Code},
+    telemetry,
 };
 
 /// The most a request body may have.
@@ -62,13 +63,32 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
     let started = Instant::now();
     let id = request_id(request.headers(), &envelope.ambient);
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str).to_owned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let address = envelope.proxies.client(peer(request.extensions()), request.headers());
-    let span = tracing::info_span!("request", request_id = id, %address, person = field::Empty, session = field::Empty);
+    let trace = telemetry::arrive(request.headers(), || envelope.proxies.trusts(peer(request.extensions())));
+    let span = tracing::info_span!(
+        "request",
+        request_id = id,
+        %address,
+        trace_id = trace.trace.map(field::display),
+        span_id = trace.server.as_ref().map(|server| field::display(server.id())),
+        person = field::Empty,
+        session = field::Empty
+    );
+    if let Some(server) = &trace.server {
+        server.attach(&span);
+    }
     request.extensions_mut().insert(RequestId(id.clone()));
     request.extensions_mut().insert(ClientAddress(address));
 
-    let mut line = Line { span: span.clone(), method, route, started, outcome: None };
+    let mut line = Line {
+        span: span.clone(),
+        recorded: trace.server.map(|server| (server, id.clone())),
+        method,
+        route,
+        started,
+        outcome: None,
+    };
     let mut response = match oversized(request.headers()) {
         Some(code) => ApiError::new(code).into_response(),
         None => next.run(request).instrument(span).await,
@@ -87,8 +107,10 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
 /// it, and its request is still to be seen.
 struct Line {
     span: tracing::Span,
+    /// The request's span for a collector, and its id.
+    recorded: Option<(Box<telemetry::Server>, String)>,
     method: Method,
-    route: String,
+    route: Option<MatchedPath>,
     started: Instant,
     outcome: Option<(u16, Option<ApiError>)>,
 }
@@ -96,19 +118,21 @@ struct Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let _entered = self.span.enter();
-        let (method, route) = (&self.method, &self.route);
+        let (method, template) = (self.method.as_str(), self.route.as_ref().map(MatchedPath::as_str));
+        let route = template.unwrap_or("(none)");
         let took_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let Some((status, problem)) = &self.outcome else {
-            tracing::info!(%method, route, status = CLIENT_GONE, took_ms, "request");
-            return;
-        };
-        let code = problem.as_ref().map(|error| error.code.as_str());
-        match problem.as_ref().and_then(ApiError::cause) {
-            Some(cause) if *status >= 500 => tracing::error!(code, cause, "request failed"),
+        let (status, problem) =
+            self.outcome.as_ref().map_or((CLIENT_GONE, None), |(status, problem)| (*status, problem.as_ref()));
+        let code = problem.map(|error| error.code.as_str());
+        match problem.and_then(ApiError::cause) {
+            Some(cause) if status >= 500 => tracing::error!(code, cause, "request failed"),
             Some(cause) => tracing::debug!(code, cause, "request refused"),
             None => {}
         }
-        tracing::info!(%method, route, status, code, took_ms, "request");
+        tracing::info!(method, route, status, code, took_ms, "request");
+        if let Some((server, id)) = self.recorded.take() {
+            server.end(&self.method, template, status, code, id);
+        }
     }
 }
 

@@ -780,7 +780,7 @@ async fn last_words(process: &mut Process) -> (String, Vec<Value>) {
     (output, lines)
 }
 
-/// A field of an event, or of the span it happened in.
+/// A field of a line.
 fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
     line.get(name).unwrap_or(&line["span"][name])
 }

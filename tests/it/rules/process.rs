@@ -72,7 +72,7 @@ async fn a_request_whose_client_hung_up_has_its_line_too(stack: Stack) {
     eventually("its line", || async {
         let output = process.output();
         let mut lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.any(|line| line["message"] == "request" && line["span"]["request_id"] == "gone" && line["status"] == 499)
+        lines.any(|line| line["message"] == "request" && line["request_id"] == "gone" && line["status"] == 499)
     })
     .await;
 }
@@ -89,7 +89,7 @@ async fn what_is_behind_a_503_is_in_the_log_and_not_in_the_answer(stack: Stack) 
         let mut lines = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.any(|line| {
             let told = line["cause"].as_str().is_some_and(|cause| cause.contains("database"));
-            line["level"] == "ERROR" && line["span"]["request_id"] == "locked-out" && told
+            line["level"] == "ERROR" && line["request_id"] == "locked-out" && told
         })
     })
     .await;
