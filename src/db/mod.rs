@@ -38,6 +38,7 @@ pub use migrate::Plan;
 pub use types::{APART, Timestamp};
 
 use self::pool::{Pool, ToPostgres, ToSqlite};
+use crate::telemetry::SPAN;
 
 /// How long one piece of work may take, from asking for a connection to the end of its last statement.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
@@ -170,7 +171,15 @@ impl Db {
         Ok(Tx { conn, now, touched: Vec::new(), changes: Arc::clone(&self.changes) })
     }
 
+    /// One piece of work is one span, whatever it asks: which statements those are stands in our sources.
+    fn span(&self, write: bool) -> tracing::Span {
+        let (system, work) =
+            (if self.is_embedded() { "sqlite" } else { "postgresql" }, if write { "write" } else { "read" });
+        tracing::trace_span!(target: SPAN, "database", otel.kind = "client", db.system.name = system, db.operation.name = work)
+    }
+
     async fn conn(&self, write: bool) -> StoreResult<Conn> {
+        let span = self.span(write);
         let deadline = Instant::now() + PATIENCE;
         let acquire = async {
             Ok(match &self.pools {
@@ -179,7 +188,14 @@ impl Db {
             })
         };
         let link = timeout_at(deadline, acquire).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::Sqlx)?;
-        Ok(Conn { link: Some(link), deadline, in_flight: false, unfinished: false, asked: Arc::clone(&self.asked) })
+        Ok(Conn {
+            link: Some(link),
+            deadline,
+            in_flight: false,
+            unfinished: false,
+            asked: Arc::clone(&self.asked),
+            _span: span,
+        })
     }
 
     /// Asks the database for a sign of life.
@@ -267,6 +283,7 @@ pub struct Conn {
     /// A transaction is open.
     unfinished: bool,
     asked: Arc<Asked>,
+    _span: tracing::Span,
 }
 
 impl Conn {
