@@ -34,7 +34,7 @@ use self::{
     url::Topology,
 };
 use super::{Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
-use crate::db::Timestamp;
+use crate::{db::Timestamp, telemetry::SPAN};
 
 /// How long one call may take, so that a request without Redis is answered within 500 ms.
 pub const PATIENCE: Duration = Duration::from_millis(400);
@@ -83,6 +83,7 @@ impl Link {
     }
 
     async fn ask(&self, question: &Question, deadline: Instant) -> EphemeralResult<redis::Value> {
+        let _span = tracing::trace_span!(target: SPAN, "redis", otel.kind = "client", db.system.name = "redis");
         match (self, question.slot()) {
             (Self::Line(line), _) => line.ask(question, false, deadline).await,
             (Self::Cluster(cluster), Some(slot)) => cluster.ask(slot, question, deadline).await,
