@@ -27,6 +27,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use tokio::sync::oneshot;
+use tracing::Span;
 
 pub use argon::Policy;
 pub use memory::HashMemory;
@@ -36,6 +37,7 @@ use crate::{
     ambient::Ambient,
     error::{ApiError, Code},
     secret::SecretText,
+    telemetry::SPAN,
 };
 
 /// A job that has waited so long is refused instead.
@@ -108,9 +110,12 @@ impl Hasher {
     ) -> Result<T, Busy> {
         let (done, mut outcome) = oneshot::channel();
         let state = Arc::new(AtomicU8::new(WAITING));
+        let (asked_in, waiting) = (Span::current(), tracing::trace_span!(target: SPAN, "hash queue"));
         let job = Job {
             state: Arc::clone(&state),
             work: Box::new(move |memory| {
+                drop(waiting);
+                let _hashing = tracing::trace_span!(target: SPAN, parent: &asked_in, "hash");
                 // The receiver may be gone: the client hung up. The work was done all the same.
                 let _ = done.send(work(memory));
             }),
