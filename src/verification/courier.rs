@@ -14,6 +14,7 @@
 use std::{collections::HashSet, sync::PoisonError, time::Duration};
 
 use tokio::task::JoinSet;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
@@ -32,6 +33,7 @@ use crate::{
         outbox::{self, Outcome, Row},
         template::Facts,
     },
+    telemetry::SPAN,
 };
 
 /// How often a worker looks. A mail leaves within five seconds of its commit.
@@ -104,7 +106,9 @@ async fn deliver(app: &App, worker: Uuid, row: &Row) {
     let outcome = if unwritten(app, |rows| rows.contains(&row.id)) {
         Outcome::Sent
     } else {
-        attempt(app, row).await.unwrap_or_else(|fault| Outcome::Refused(fault.to_string()))
+        // Who asked for a mail is not told when it leaves, so that it is a trace of its own.
+        let span = tracing::trace_span!(target: SPAN, "mail", otel.root = true, latchkey.mail.kind = row.kind.as_str());
+        attempt(app, row).instrument(span).await.unwrap_or_else(|fault| Outcome::Refused(fault.to_string()))
     };
     let (id, kind, now) = (row.id, row.kind.as_str(), app.ambient.now());
     match &outcome {
@@ -299,10 +303,13 @@ async fn send(
         app.post.language(reader.as_ref().and_then(|reader| reader.locale.as_deref()), row.locale.as_deref());
     let letter = app.post.templates.render(kind.as_str(), language, &facts)?;
     let mail = Outgoing::new(row.id, kind, app.ambient.now(), &app.post.from, &row.recipient, letter);
+    let handing = tracing::trace_span!(target: SPAN, "hand over", otel.kind = "client", otel.failed = false);
     let handed_over = match mail {
         Ok(mail) => app.post.transport.deliver(mail).await,
         Err(failure) => Err(failure),
     };
+    handing.record("otel.failed", handed_over.is_err());
+    drop(handing);
     Ok(match handed_over {
         Ok(()) => {
             if let Some(flow) = flow
