@@ -50,6 +50,7 @@ mod tokens;
 mod topologies;
 mod upgrades;
 mod user_cli;
+mod traces;
 mod verification;
 
 use std::{process::ExitCode, time::Duration};
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
         upgrades::tests(),
         user_cli::tests(),
         verification::tests(),
+        traces::tests(),
     ];
     let trials = tests.into_iter().flatten().flat_map(trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -507,14 +507,14 @@ async fn two_first_nodes_that_start_at_once_share_one_ring(stack: Stack) {
 
 /// How a command ended.
 #[derive(Debug)]
-struct Ended {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 /// Runs the program until it ends by itself, half a minute at most.
-fn run(dir: &Path, settings: &[(String, String)], arguments: &[&str]) -> Ended {
+pub fn run(dir: &Path, settings: &[(String, String)], arguments: &[&str]) -> Ended {
     let mut command = Process::command(dir, settings);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -544,7 +544,7 @@ fn heard(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {
     })
 }
 
-fn pairs(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+pub fn pairs(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -765,7 +765,7 @@ async fn the_curl_lines_of_the_greeting_work_as_pasted(stack: Stack) {
 // --- what is logged ----------------------------------------------------------
 
 /// Stops the server and gives everything that it said, line by line.
-async fn last_words(process: &mut Process) -> (String, Vec<Value>) {
+pub async fn last_words(process: &mut Process) -> (String, Vec<Value>) {
     process.terminate();
     assert_eq!(process.wait(Duration::from_secs(30)).code(), Some(0), "{}", process.output());
     // The threads that listen may still be at it.
@@ -782,7 +782,7 @@ async fn last_words(process: &mut Process) -> (String, Vec<Value>) {
 
 /// A field of a line.
 fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
-    line.get(name).unwrap_or(&line["span"][name])
+    &line[name]
 }
 
 async fn output_in_a_pipe_is_one_json_object_a_line(stack: Stack) {

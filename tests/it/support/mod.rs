@@ -3,6 +3,7 @@
 mod app;
 mod client;
 mod codes;
+mod collector;
 mod mailhog;
 mod process;
 mod proxy;
@@ -20,6 +21,7 @@ use std::{
 pub use app::TestApp;
 pub use client::{Client, Person, Reply, json_body};
 pub use codes::{Coded, alike, refused};
+pub use collector::{Answer, Collector, Span, attribute};
 pub use mailhog::MailHog;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
