@@ -42,7 +42,7 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
 }
 
 /// Who may call each operation. A new one must be listed here.
-const OPERATIONS: &[(&str, &str, &str)] = &[
+pub const OPERATIONS: &[(&str, &str, &str)] = &[
     ("/.well-known/jwks.json", "get", "anybody"),
     ("/.well-known/oauth-authorization-server", "get", "anybody"),
     ("/email/verify", "post", "anybody"),

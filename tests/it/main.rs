@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod login;
 mod logout;
+mod logs;
 mod mail;
 mod me;
 mod migrations;
@@ -51,6 +52,7 @@ mod topologies;
 mod upgrades;
 mod user_cli;
 mod traces;
+mod user_cli;
 mod verification;
 
 use std::{process::ExitCode, time::Duration};
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         limits::tests(),
         login::tests(),
         logout::tests(),
+        logs::tests(),
         mail::tests(),
         me::tests(),
         migrations::tests(),
@@ -110,9 +113,9 @@ fn main() -> ExitCode {
         tokens::tests(),
         topologies::tests(),
         upgrades::tests(),
+        traces::tests(),
         user_cli::tests(),
         verification::tests(),
-        traces::tests(),
     ];
     let trials = tests.into_iter().flatten().flat_map(trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
