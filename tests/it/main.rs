@@ -49,9 +49,8 @@ mod sockets;
 mod support;
 mod tokens;
 mod topologies;
-mod upgrades;
-mod user_cli;
 mod traces;
+mod upgrades;
 mod user_cli;
 mod verification;
 
@@ -112,8 +111,8 @@ fn main() -> ExitCode {
         sockets::tests(),
         tokens::tests(),
         topologies::tests(),
-        upgrades::tests(),
         traces::tests(),
+        upgrades::tests(),
         user_cli::tests(),
         verification::tests(),
     ];
