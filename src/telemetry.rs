@@ -228,3 +228,33 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Telemetry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic;
+
+    use super::{out::Buffer, *};
+
+    #[test]
+    fn a_panic_is_one_line_with_its_place_and_without_its_words() {
+        let buffer = Arc::new(Buffer::default());
+        let telemetry = Telemetry {
+            filter: "info".parse().unwrap(),
+            style: Style::Json,
+            out: Out::Buffered(Arc::clone(&buffer)),
+            tracer: None,
+            ambient: Ambient::system(),
+        };
+        let before = panic::take_hook();
+        log_panics();
+        let log = tracing_subscriber::registry().with(telemetry);
+        let outcome = tracing::subscriber::with_default(log, || panic::catch_unwind(|| panic!("kanarienvogel")));
+        panic::set_hook(before);
+        assert!(outcome.is_err());
+        let text = buffer.text();
+        let line: serde_json::Value = serde_json::from_str(&text).expect("one line of JSON");
+        assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("ERROR"), Some("panic")), "{text}");
+        assert!(line["place"].as_str().is_some_and(|place| place.starts_with("src/telemetry.rs:")), "{text}");
+        assert!(!text.contains("kanarienvogel"), "{text}");
+    }
+}

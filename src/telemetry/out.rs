@@ -84,6 +84,12 @@ impl Buffer {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What nobody took yet.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.waiting().bytes.clone()).expect("text")
+    }
+
     fn take(&self, line: &str) {
         let mut waiting = self.waiting();
         if waiting.bytes.len() + line.len() > MOST_WAITING {
