@@ -19,6 +19,7 @@
 //! - `generations`: bounded maps of what was used lately; [`clocks`]: comparing them at start.
 //! - [`names`]: canonical addresses and usernames.
 //! - [`ambient`]: the only doors to time and randomness; [`secret`]: things that must not be printed.
+//! - [`metrics`]: what is counted, for Prometheus.
 //! - [`config`]: every setting; [`app`]: how it is all put together; [`cli`]: the commands.
 
 #![deny(missing_docs)]
@@ -38,6 +39,7 @@ pub mod hashing;
 pub mod http;
 pub mod keys;
 pub mod mail;
+pub mod metrics;
 pub mod names;
 pub mod passwords;
 pub mod secret;

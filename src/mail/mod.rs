@@ -46,6 +46,8 @@ macro_rules! kinds {
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
             /// The words of all kinds.
             pub const WORDS: &[&'static str] = &[$($word,)+];
+            /// Every kind, and at the end none: one that only a newer node knows.
+            pub const ALL_AND_NONE: &[Option<Self>] = &[$(Some(Self::$variant),)+ None];
 
             /// The stable word.
             #[must_use]

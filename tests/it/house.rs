@@ -26,6 +26,7 @@ const KERNEL: &[&str] = &[
     "http",
     "keys",
     "mail",
+    "metrics",
     "names",
     "secret",
     "telemetry",
