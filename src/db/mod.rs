@@ -13,6 +13,7 @@
 //! 3. SQLite has one writer at a time. One pool of one connection makes writers queue in order in this process instead
 //!    of sleeping on `SQLITE_BUSY`; readers have a pool of their own (WAL).
 
+mod asked;
 mod changes;
 mod connect;
 mod migrate;
@@ -21,10 +22,7 @@ mod types;
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -32,13 +30,17 @@ use deadpool::managed::Object;
 use tokio::time::{Instant, error::Elapsed, timeout_at};
 use uuid::Uuid;
 
+pub use asked::{Asked, PoolState};
 pub use changes::Changes;
 pub use connect::OpenError;
 pub use migrate::Plan;
 pub use types::{APART, Timestamp};
 
 use self::pool::{Pool, ToPostgres, ToSqlite};
-use crate::telemetry::SPAN;
+use crate::{
+    metrics::{EndCause, SqlOperation},
+    telemetry::SPAN,
+};
 
 /// How long one piece of work may take, from asking for a connection to the end of its last statement.
 pub const PATIENCE: Duration = Duration::from_millis(1500);
@@ -136,15 +138,6 @@ enum Pools {
     Postgres(Pool<ToPostgres>),
 }
 
-/// How much was asked of the database, for budgets and metrics.
-#[derive(Debug, Default)]
-pub struct Asked {
-    /// Statements, without `BEGIN` and `COMMIT`.
-    pub statements: AtomicU64,
-    /// Write transactions begun.
-    pub transactions: AtomicU64,
-}
-
 impl Db {
     /// A connection for reading.
     ///
@@ -168,7 +161,7 @@ impl Db {
         };
         conn.control(begin).await?;
         conn.unfinished = true;
-        Ok(Tx { conn, now, touched: Vec::new(), changes: Arc::clone(&self.changes) })
+        Ok(Tx { conn, now, touched: Vec::new(), ended: Vec::new(), changes: Arc::clone(&self.changes) })
     }
 
     /// One piece of work is one span, whatever it asks: which statements those are stands in our sources.
@@ -180,17 +173,21 @@ impl Db {
 
     async fn conn(&self, write: bool) -> StoreResult<Conn> {
         let span = self.span(write);
-        let deadline = Instant::now() + PATIENCE;
+        let started = Instant::now();
+        let deadline = started + PATIENCE;
         let acquire = async {
             Ok(match &self.pools {
                 Pools::Sqlite { read, write: writer } => Link::Sqlite(if write { writer } else { read }.get().await?),
                 Pools::Postgres(pool) => Link::Postgres(pool.get().await?),
             })
         };
-        let link = timeout_at(deadline, acquire).await.map_err(|_| StoreError::Timeout)?.map_err(StoreError::Sqlx)?;
+        let link = timeout_at(deadline, acquire).await.map_err(|_| StoreError::Timeout);
+        self.asked.waits.of(self.pool(write)).note(started.elapsed());
+        let link = link.and_then(|link| link.map_err(StoreError::Sqlx)).map_err(|error| self.asked.note_failure(error));
         Ok(Conn {
-            link: Some(link),
+            link: Some(link?),
             deadline,
+            asking: (SqlOperation::Read, started),
             in_flight: false,
             unfinished: false,
             asked: Arc::clone(&self.asked),
@@ -278,6 +275,8 @@ pub struct Conn {
     /// `None` only while being dropped.
     link: Option<Link>,
     deadline: Instant,
+    /// What was asked last, and when.
+    asking: (SqlOperation, Instant),
     /// A statement was sent and its end not seen.
     in_flight: bool,
     /// A transaction is open.
@@ -295,6 +294,7 @@ impl Conn {
 
     pub(crate) fn start_statement(&mut self) -> Instant {
         self.asked.statements.fetch_add(1, Ordering::Relaxed);
+        self.asking = (if self.unfinished { SqlOperation::Write } else { SqlOperation::Read }, Instant::now());
         self.in_flight = true;
         self.deadline
     }
@@ -304,15 +304,17 @@ impl Conn {
     }
 
     pub(crate) fn end_statement<T>(&mut self, result: Result<Result<T, sqlx::Error>, Elapsed>) -> StoreResult<T> {
-        let result = result.map_err(|_| StoreError::Timeout)?;
+        self.asked.operations.of(self.asking.0).note(self.asking.1.elapsed());
+        let result = result.map_err(|_| self.asked.note_failure(StoreError::Timeout))?;
         // An error the database answered with leaves the connection in step; any other may not.
         self.in_flight = matches!(&result, Err(error) if !matches!(error, sqlx::Error::Database(_)));
-        result.map_err(StoreError::Sqlx)
+        result.map_err(|error| self.asked.note_failure(StoreError::Sqlx(error)))
     }
 
     /// `BEGIN` and `COMMIT`: one round trip, not counted as statements.
     async fn control(&mut self, sql: &'static str) -> StoreResult<()> {
         let deadline = self.deadline;
+        self.asking = (if self.unfinished { SqlOperation::Commit } else { SqlOperation::Begin }, Instant::now());
         self.in_flight = true;
         let result = match self.link()? {
             Link::Sqlite(c) => timeout_at(deadline, sqlx::raw_sql(sql).execute(&mut **c)).await.map(|r| r.map(drop)),
@@ -341,6 +343,7 @@ pub struct Tx {
     conn: Conn,
     now: Timestamp,
     touched: Vec<Uuid>,
+    ended: Vec<EndCause>,
     changes: Arc<Changes>,
 }
 
@@ -348,6 +351,11 @@ impl Tx {
     /// Says that this transaction writes what is true of this person: what was read before its end is old after it.
     pub fn touches(&mut self, person: Uuid) {
         self.touched.push(person);
+    }
+
+    /// Says that this transaction ends sessions; it is counted when that is durable.
+    pub fn ends(&mut self, cause: EndCause) {
+        self.ended.push(cause);
     }
 
     /// The one instant of everything this transaction writes.
@@ -363,6 +371,7 @@ impl Tx {
     pub async fn commit(mut self) -> StoreResult<()> {
         self.conn.control("COMMIT").await?;
         self.conn.unfinished = false;
+        self.ended.iter().for_each(|cause| self.conn.asked.ended.add(*cause));
         Ok(())
     }
 }

@@ -72,6 +72,11 @@ impl Manager for ToSqlite {
     }
 }
 
+/// Who opens connections.
+pub(super) trait Opens: Manager<Error = sqlx::Error, Type: Connection> {}
+
+impl<M: Manager<Error = sqlx::Error, Type: Connection>> Opens for M {}
+
 /// A pool of at most so many connections.
 pub(super) struct Pool<M: Manager>(managed::Pool<M>);
 
@@ -87,7 +92,7 @@ impl<M: Manager> std::fmt::Debug for Pool<M> {
     }
 }
 
-impl<M: Manager<Error = sqlx::Error, Type: Connection>> Pool<M> {
+impl<M: Opens> Pool<M> {
     /// Opens nothing yet.
     pub fn of(manager: M, most: u32) -> Self {
         let pool = managed::Pool::builder(manager).max_size(most as usize).queue_mode(QueueMode::Lifo).build();
@@ -106,6 +111,13 @@ impl<M: Manager<Error = sqlx::Error, Type: Connection>> Pool<M> {
     /// How connections are made.
     pub fn manager(&self) -> &M {
         self.0.manager()
+    }
+
+    /// Connections that nobody uses, those in use, and as many as there may be.
+    pub fn state(&self) -> (u64, u64, u64) {
+        let status = self.0.status();
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        (number(status.available), number(status.size - status.available), number(status.max_size))
     }
 
     /// Drops what nobody needed for a while.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     ambient::Ambient,
     db::{Db, StoreResult, Tx},
+    metrics::EndCause,
 };
 
 macro_rules! kinds {
@@ -110,7 +111,15 @@ impl Event {
     /// # Errors
     /// When the database does; then the act is not done either.
     pub async fn record(self, tx: &mut Tx, ambient: &Ambient) -> StoreResult<()> {
+        if let Some(cause) = self.ends() {
+            tx.ends(cause);
+        }
         store::insert(tx, ambient.uuid(), &self).await
+    }
+
+    /// Why it ends sessions, if it is of a kind that does.
+    fn ends(&self) -> Option<EndCause> {
+        EndCause::parse(self.data.get("cause").map_or(self.kind.as_str(), String::as_str))
     }
 }
 
