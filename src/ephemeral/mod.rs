@@ -15,7 +15,7 @@ mod redis;
 mod sql;
 mod value;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -28,6 +28,7 @@ pub use value::{Key, Value};
 use crate::{
     db::{StoreError, Timestamp},
     error::{ApiError, Code},
+    metrics::{Counters, Histograms, StoreFailure, StoreVerb},
 };
 
 /// The ephemeral store.
@@ -71,13 +72,39 @@ impl From<EphemeralError> for ApiError {
 /// The outcome of ephemeral work.
 pub type EphemeralResult<T> = Result<T, EphemeralError>;
 
+/// What was asked of the store since the start.
+#[derive(Debug, Default)]
+pub struct Trips {
+    /// How long answers took.
+    pub durations: Histograms<StoreVerb>,
+    /// What was not done.
+    pub failures: Counters<StoreFailure>,
+}
+
+impl Trips {
+    fn note<T>(&self, verb: StoreVerb, started: Instant, outcome: &EphemeralResult<T>) {
+        self.durations.of(verb).note(started.elapsed());
+        let Err(error) = outcome else { return };
+        self.failures.add(match error {
+            EphemeralError::Timeout => StoreFailure::Timeout,
+            EphemeralError::Redis(_) => StoreFailure::Redis,
+            EphemeralError::Nobody => StoreFailure::Nobody,
+            EphemeralError::Sql(_) => StoreFailure::Database,
+            EphemeralError::Layout => StoreFailure::Layout,
+        });
+    }
+}
+
 macro_rules! forward {
-    ($self:ident, $store:ident => $call:expr) => {
-        match $self {
+    ($self:ident, $verb:ident, $store:ident => $call:expr) => {{
+        let started = Instant::now();
+        let outcome = match $self {
             Self::Redis($store) => $call.await,
             Self::Sql($store) => $call.await,
-        }
-    };
+        };
+        $self.trips().note(StoreVerb::$verb, started, &outcome);
+        outcome
+    }};
 }
 
 impl Ephemeral {
@@ -95,7 +122,7 @@ impl Ephemeral {
         cap: usize,
         attempts: &[Key<Attempts>],
     ) -> EphemeralResult<()> {
-        forward!(self, store => store.open(now, user, session, record, cap, attempts))
+        forward!(self, Open, store => store.open(now, user, session, record, cap, attempts))
     }
 
     /// Decides what a refresh token of this session gets, and moves the generation if it is to be moved.
@@ -109,7 +136,7 @@ impl Ephemeral {
         session: Uuid,
         rotate: &Rotate,
     ) -> EphemeralResult<Decision> {
-        forward!(self, store => store.rotate(now, user, session, rotate))
+        forward!(self, Rotate, store => store.rotate(now, user, session, rotate))
     }
 
     /// The session, if it is alive.
@@ -117,7 +144,7 @@ impl Ephemeral {
     /// # Errors
     /// When the store cannot answer.
     pub async fn find(&self, now: Timestamp, user: Uuid, session: Uuid) -> EphemeralResult<Option<SessionRecord>> {
-        forward!(self, store => store.find(now, user, session))
+        forward!(self, Find, store => store.find(now, user, session))
     }
 
     /// The person's living sessions, in no order.
@@ -125,7 +152,7 @@ impl Ephemeral {
     /// # Errors
     /// When the store cannot answer.
     pub async fn list(&self, now: Timestamp, user: Uuid) -> EphemeralResult<Vec<(Uuid, SessionRecord)>> {
-        forward!(self, store => store.list(now, user))
+        forward!(self, List, store => store.list(now, user))
     }
 
     /// Removes one session, living or not.
@@ -133,7 +160,7 @@ impl Ephemeral {
     /// # Errors
     /// When the store cannot say that it is gone.
     pub async fn close(&self, user: Uuid, session: Uuid) -> EphemeralResult<()> {
-        forward!(self, store => store.close(user, session))
+        forward!(self, Close, store => store.close(user, session))
     }
 
     /// Removes every session of the person but `keep`, which is stamped with the new epoch if it is alive.
@@ -141,7 +168,7 @@ impl Ephemeral {
     /// # Errors
     /// When the store cannot say that they are gone.
     pub async fn close_others(&self, now: Timestamp, user: Uuid, keep: Option<(Uuid, i64)>) -> EphemeralResult<()> {
-        forward!(self, store => store.close_others(now, user, keep))
+        forward!(self, CloseOthers, store => store.close_others(now, user, keep))
     }
 
     /// The value under this key, if it is alive.
@@ -149,7 +176,7 @@ impl Ephemeral {
     /// # Errors
     /// When the store cannot answer, or a newer node wrote it.
     pub async fn get<V: Value>(&self, now: Timestamp, key: &Key<V>) -> EphemeralResult<Option<V>> {
-        let stored = forward!(self, store => store.get(key))?;
+        let stored = forward!(self, Get, store => store.get(key))?;
         let Some(bytes) = stored else { return Ok(None) };
         value::open(&bytes, now).ok_or(EphemeralError::Layout)
     }
@@ -166,7 +193,7 @@ impl Ephemeral {
         after: &V,
     ) -> EphemeralResult<bool> {
         let (before, after_bytes) = (before.map(value::seal), value::seal(after));
-        forward!(self, store => store.swap(now, key, before.as_deref(), &after_bytes, after.expires_at()))
+        forward!(self, Swap, store => store.swap(now, key, before.as_deref(), &after_bytes, after.expires_at()))
     }
 
     /// Counts a failure in advance in this bucket, or tells the wait before there may be another attempt. With a `lock`,
@@ -180,7 +207,7 @@ impl Ephemeral {
         bucket: &Key<Attempts>,
         lock: Option<u32>,
     ) -> EphemeralResult<Result<(), Duration>> {
-        forward!(self, store => store.reserve(now, bucket, lock))
+        forward!(self, Reserve, store => store.reserve(now, bucket, lock))
     }
 
     /// Empties these buckets.
@@ -188,7 +215,7 @@ impl Ephemeral {
     /// # Errors
     /// When the store cannot say so.
     pub async fn clear(&self, buckets: &[Key<Attempts>]) -> EphemeralResult<()> {
-        forward!(self, store => store.clear(buckets))
+        forward!(self, Clear, store => store.clear(buckets))
     }
 
     /// Takes the last attempt back, which was never judged.
@@ -220,7 +247,7 @@ impl Ephemeral {
     /// # Errors
     /// When there is none.
     pub async fn ping(&self) -> EphemeralResult<()> {
-        forward!(self, store => store.ping())
+        forward!(self, Ping, store => store.ping())
     }
 
     /// Removes a batch of what is dead and was not swept in passing, and tells how much it was; Redis does that itself.
@@ -240,6 +267,24 @@ impl Ephemeral {
         match self {
             Self::Redis(store) => store.round_trips(),
             Self::Sql(_) => 0,
+        }
+    }
+
+    /// What was asked of it, and how long that took.
+    #[must_use]
+    pub fn trips(&self) -> &Trips {
+        match self {
+            Self::Redis(store) => store.trips(),
+            Self::Sql(store) => store.trips(),
+        }
+    }
+
+    /// What it is, in a word.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "redis",
+            Self::Sql(_) => "sql",
         }
     }
 }

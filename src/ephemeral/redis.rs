@@ -33,7 +33,7 @@ use self::{
     question::{Lua, Question},
     url::Topology,
 };
-use super::{Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value};
+use super::{Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Trips, Value};
 use crate::{db::Timestamp, telemetry::SPAN};
 
 /// How long one call may take, so that a request without Redis is answered within 500 ms.
@@ -55,6 +55,7 @@ pub struct RedisStore {
     /// No session lives longer than this, whatever its record says.
     longest: Duration,
     round_trips: Arc<AtomicU64>,
+    trips: Arc<Trips>,
 }
 
 /// The way to whoever has a key.
@@ -103,7 +104,7 @@ impl RedisStore {
     /// Prepares the store and begins to connect, which needs a Tokio runtime. No session lives longer than `longest`.
     #[must_use]
     pub fn new(url: &RedisUrl, prefix: &str, longest: Duration) -> Self {
-        Self { link: Link::to(url), prefix: prefix.into(), longest, round_trips: Arc::default() }
+        Self { link: Link::to(url), prefix: prefix.into(), longest, round_trips: Arc::default(), trips: Arc::default() }
     }
 
     fn key(&self, user: Uuid) -> String {
@@ -274,6 +275,10 @@ impl RedisStore {
     pub(super) async fn ping(&self) -> EphemeralResult<()> {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
         self.link.ask_all(&Question::of_any("PING"), Instant::now() + PATIENCE).await
+    }
+
+    pub(super) fn trips(&self) -> &Trips {
+        &self.trips
     }
 
     pub(super) fn round_trips(&self) -> u64 {

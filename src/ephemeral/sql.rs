@@ -1,12 +1,13 @@
 //! Sessions and other ephemeral values in the database, for when there is no Redis. The bytes are those Redis would hold.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::TryFutureExt;
 use uuid::Uuid;
 
 use super::{
-    Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Value, attempts::Refreshes, value,
+    Attempts, Decision, EphemeralError, EphemeralResult, Key, Rotate, SessionRecord, Trips, Value, attempts::Refreshes,
+    value,
 };
 use crate::db::{Conn, Db, StoreResult, Timestamp, Tx, on};
 
@@ -16,13 +17,18 @@ pub struct SqlStore {
     db: Db,
     /// No session lives longer than this, whatever its record says.
     longest: Duration,
+    trips: Arc<Trips>,
 }
 
 impl SqlStore {
     /// A store in the tables of `db`. No session lives longer than `longest`.
     #[must_use]
     pub fn new(db: Db, longest: Duration) -> Self {
-        Self { db, longest }
+        Self { db, longest, trips: Arc::default() }
+    }
+
+    pub(super) fn trips(&self) -> &Trips {
+        &self.trips
     }
 
     pub(super) async fn open(
