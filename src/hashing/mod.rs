@@ -22,7 +22,7 @@ use std::{
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
@@ -36,6 +36,7 @@ pub use phc::Verdict;
 use crate::{
     ambient::Ambient,
     error::{ApiError, Code},
+    metrics::{Counters, HashRefusal, Histogram},
     secret::SecretText,
     telemetry::SPAN,
 };
@@ -68,9 +69,26 @@ pub struct Hasher {
     ambient: Ambient,
     /// Stored hashes that were outside the bounds or unreadable: each is a failed login and one here.
     alarms: Arc<AtomicU64>,
+    load: Arc<Load>,
+}
+
+/// What the threads had to do.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// How long work waited that was then taken up.
+    pub waits: Histogram,
+    /// How long it took from then on.
+    pub runs: Histogram,
+    /// Work that was not taken.
+    pub refused: Counters<HashRefusal>,
+    /// Threads that are at work.
+    pub working: AtomicU64,
+    /// Threads that there are.
+    pub threads: AtomicU64,
 }
 
 struct Job {
+    since: Instant,
     state: Arc<AtomicU8>,
     work: Box<dyn FnOnce(&mut HashMemory) + Send>,
 }
@@ -81,15 +99,20 @@ impl Hasher {
     pub fn start(policy: Policy, threads: NonZeroUsize, waiting: usize, ambient: Ambient) -> Self {
         let (queue, jobs) = crossbeam_channel::bounded(waiting);
         let keep = policy.blocks();
+        let load = Arc::new(Load::default());
         for number in 0..threads.get() {
-            let jobs = jobs.clone();
-            let spawned =
-                thread::Builder::new().name(format!("latchkey-hash-{number}")).spawn(move || work(&jobs, keep));
-            if let Err(error) = spawned {
-                tracing::error!(%error, number, "cannot start a hashing thread");
+            let (jobs, shared) = (jobs.clone(), Arc::clone(&load));
+            let spawned = thread::Builder::new()
+                .name(format!("latchkey-hash-{number}"))
+                .spawn(move || work(&jobs, keep, &shared));
+            match spawned {
+                Ok(_) => {
+                    load.threads.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => tracing::error!(%error, number, "cannot start a hashing thread"),
             }
         }
-        Self { queue, policy: Arc::new(policy), ambient, alarms: Arc::default() }
+        Self { queue, policy: Arc::new(policy), ambient, alarms: Arc::default(), load }
     }
 
     /// Whether work would be taken now; asked before a request costs anything else.
@@ -97,7 +120,12 @@ impl Hasher {
     /// # Errors
     /// [`Busy`] when the queue is full.
     pub fn has_room(&self) -> Result<(), Busy> {
-        if self.queue.is_full() { Err(Busy) } else { Ok(()) }
+        if self.queue.is_full() { Err(self.refuse(HashRefusal::QueueFull)) } else { Ok(()) }
+    }
+
+    fn refuse(&self, why: HashRefusal) -> Busy {
+        self.load.refused.add(why);
+        Busy
     }
 
     /// Runs `work` on a hashing thread.
@@ -109,26 +137,32 @@ impl Hasher {
         work: impl FnOnce(&mut HashMemory) -> T + Send + 'static,
     ) -> Result<T, Busy> {
         let (done, mut outcome) = oneshot::channel();
-        let state = Arc::new(AtomicU8::new(WAITING));
+        let (state, load) = (Arc::new(AtomicU8::new(WAITING)), Arc::clone(&self.load));
         let (asked_in, waiting) = (Span::current(), tracing::trace_span!(target: SPAN, "hash queue"));
         let job = Job {
+            since: Instant::now(),
             state: Arc::clone(&state),
             work: Box::new(move |memory| {
                 drop(waiting);
                 let _hashing = tracing::trace_span!(target: SPAN, parent: &asked_in, "hash");
+                let begun = Instant::now();
+                let result = work(memory);
+                load.runs.note(begun.elapsed());
                 // The receiver may be gone: the client hung up. The work was done all the same.
-                let _ = done.send(work(memory));
+                let _ = done.send(result);
             }),
         };
         match self.queue.try_send(job) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(Busy),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                return Err(self.refuse(HashRefusal::QueueFull));
+            }
         }
         if let Ok(result) = tokio::time::timeout(LONGEST_WAIT, &mut outcome).await {
             return result.map_err(|_| Busy);
         }
         match state.compare_exchange(WAITING, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Err(Busy),
+            Ok(_) => Err(self.refuse(HashRefusal::WaitedTooLong)),
             Err(_) => outcome.await.map_err(|_| Busy),
         }
     }
@@ -166,10 +200,22 @@ impl Hasher {
     pub fn alarms(&self) -> u64 {
         self.alarms.load(Ordering::Relaxed)
     }
+
+    /// What the threads had to do.
+    #[must_use]
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Work that waits, and the places there are for it.
+    #[must_use]
+    pub fn queue(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue.capacity().unwrap_or_default())
+    }
 }
 
 /// The life of one hashing thread.
-fn work(jobs: &Receiver<Job>, keep_blocks: usize) {
+fn work(jobs: &Receiver<Job>, keep_blocks: usize, load: &Load) {
     // Logins may take all the CPU there is; answering other requests comes first. Where the OS refuses, it is only less
     // polite. On Linux this is the thread's own priority.
     let _ = rustix::process::nice(10);
@@ -178,11 +224,14 @@ fn work(jobs: &Receiver<Job>, keep_blocks: usize) {
         match jobs.recv_timeout(IDLE) {
             Ok(job) => {
                 if job.state.compare_exchange(WAITING, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    load.waits.note(job.since.elapsed());
+                    load.working.fetch_add(1, Ordering::Relaxed);
                     // A panic in a job must not cost the thread: the request sees its channel closed.
                     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.work)(&mut memory)));
                     if outcome.is_err() {
                         memory = HashMemory::default();
                     }
+                    load.working.fetch_sub(1, Ordering::Relaxed);
                     memory.shrink_to(keep_blocks);
                 }
             }
