@@ -11,6 +11,7 @@
 //! *unknown* (the server had the whole text and its answer was lost) is tried once more and not again, under the same
 //! `Message-ID`, so that nobody gets more than one duplicate.
 
+pub mod depth;
 pub mod outbox;
 mod smtp;
 pub mod template;
