@@ -30,8 +30,10 @@ RUN sed -i '/^\[\[\(bench\|example\|test\)\]\]/,/^$/d' Cargo.toml \
 # program for newer; so they are touched.
 COPY migrations migrations
 COPY src src
+# What /metrics tells of its origin: --build-arg REVISION="$(git rev-parse HEAD)".
+ARG REVISION
 RUN touch src/lib.rs src/main.rs \
-    && cargo build --release --locked
+    && BUILD_REVISION="$REVISION" cargo build --release --locked
 
 # What will be the root of the image.
 COPY LICENSE-APACHE LICENSE-MIT ./

@@ -9,6 +9,8 @@
 //! 4. the limits of each client network, before anything of the body is read.
 //! 5. routes, with our own answers for unknown paths and methods.
 
+mod routes;
+
 use std::{
     fs, io,
     ops::Deref,
@@ -35,9 +37,10 @@ use crate::{
     ephemeral::{Ephemeral, RedisStore, SqlStore},
     events,
     hashing::{Hasher, Policy},
-    http::{self, Limits, Refusals},
+    http::{self, Limits, Probe, Refusals},
     keys::{self, KeyFiles, KeyRing, RingError},
     mail::{Post, PostError, outbox},
+    metrics::Metrics,
     passwords,
     secret::ServerSecrets,
     sessions,
@@ -80,6 +83,10 @@ pub struct Parts {
     pub post: Post,
     /// How often each problem was answered.
     pub refusals: Refusals,
+    /// What else is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the stores said when metrics were last asked for.
+    pub probe: Probe,
     stopping: AtomicBool,
     /// Held as long as the server runs; a second server on the same file does not start.
     _lock: Option<fs::File>,
@@ -222,6 +229,7 @@ impl App {
         let passwords = &config.passwords;
         let hasher =
             Hasher::start(Policy::new(passwords), passwords.hash_threads, passwords.hash_queue, ambient.clone());
+        let metrics = Arc::new(Metrics::new(&routes::ROUTES, ambient.now()));
         Ok(Self(Arc::new(Parts {
             config,
             ambient,
@@ -233,6 +241,8 @@ impl App {
             secrets,
             post,
             refusals: Refusals::default(),
+            metrics,
+            probe: Probe::default(),
             stopping: AtomicBool::new(false),
             _lock: lock,
         })))
@@ -240,7 +250,7 @@ impl App {
 
     /// The public routes.
     pub fn router(&self) -> Router {
-        let (router, _) = Self::routes(&Limits::new(&self.config.limits)).split_for_parts();
+        let (router, _) = Self::routes(&Limits::new(&self.config.limits, &self.metrics.limits)).split_for_parts();
         self.wrap(router)
     }
 
@@ -274,6 +284,7 @@ impl App {
             https: self.config.public_url.is_https(),
             proxies: self.config.proxies.clone(),
             refusals: self.refusals.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         router
             .fallback(http::not_found)

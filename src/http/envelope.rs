@@ -7,7 +7,7 @@
 //! 5. Headers of the contract are added, and the request ends in one line at `info`, also when its client hung up.
 //!    What is behind a 5xx is logged at `error`, behind a refusal at `debug`.
 
-use std::{any::Any, time::Instant};
+use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     Json as JsonBody,
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     ambient::Ambient,
     error::{ApiError, Code},
+    metrics::Metrics,
     telemetry,
 };
 
@@ -56,6 +57,8 @@ pub struct Envelope {
     pub proxies: TrustedProxies,
     /// What was refused.
     pub refusals: Refusals,
+    /// What was asked.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The middleware.
@@ -64,6 +67,7 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
     let id = request_id(request.headers(), &envelope.ambient);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let mut counted = envelope.metrics.requests.begin(route.as_ref().map(MatchedPath::as_str), &method, started);
     let address = envelope.proxies.client(peer(request.extensions()), request.headers());
     let trace = telemetry::arrive(request.headers(), || envelope.proxies.trusts(peer(request.extensions())));
     let span = tracing::info_span!(
@@ -99,6 +103,7 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
         response = render(error, response, &id, &envelope);
     }
     headers(response.headers_mut(), &id, envelope.https);
+    counted.answered(response.status());
     line.outcome = Some((response.status().as_u16(), problem));
     response
 }

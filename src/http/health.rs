@@ -8,10 +8,7 @@ use std::time::Instant;
 use axum::{
     Json, Router,
     extract::State,
-    http::{
-        StatusCode,
-        header::{CONTENT_TYPE, RETRY_AFTER},
-    },
+    http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -19,6 +16,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::metrics::metrics;
 use crate::app::App;
 
 /// The public route.
@@ -43,11 +41,6 @@ struct Health {
 #[utoipa::path(get, path = "/health", tag = "about", responses((status = 200, body = Health)))]
 async fn health() -> Json<Health> {
     Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
-}
-
-/// What was refused, in the text format of Prometheus.
-async fn metrics(State(app): State<App>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.refusals.prometheus()).into_response()
 }
 
 #[derive(Serialize)]

@@ -37,6 +37,7 @@ use crate::{
     app::App,
     config::LimitSettings,
     error::{ApiError, Code},
+    metrics::{Counters, Policy, Words},
 };
 
 const SLOTS: u64 = 1 << 18;
@@ -75,16 +76,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As the settings say.
+    /// As the settings say; what is over one is counted in `hits`.
     #[must_use]
-    pub fn new(settings: &LimitSettings) -> Self {
-        let limit = |name, quota: Option<Quota>| quota.and_then(|quota| Limit::new(name, quota));
+    pub fn new(settings: &LimitSettings, hits: &Counters<Policy>) -> Self {
+        let limit = |policy, quota: Option<Quota>| quota.and_then(|quota| Limit::new(policy, quota, hits));
         Self {
-            register: limit("register", settings.register),
-            login: limit("login", settings.login),
-            refresh: limit("refresh", settings.refresh),
-            logout: limit("logout", settings.logout),
-            codes: limit("codes", settings.codes),
+            register: limit(Policy::Register, settings.register),
+            login: limit(Policy::Login, settings.login),
+            refresh: limit(Policy::Refresh, settings.refresh),
+            logout: limit(Policy::Logout, settings.logout),
+            codes: limit(Policy::Codes, settings.codes),
         }
     }
 }
@@ -100,12 +101,13 @@ pub struct Limit {
 
 #[derive(Debug)]
 struct Told {
-    name: &'static str,
+    policy: Policy,
     window: u64,
+    hits: Counters<Policy>,
 }
 
 impl Limit {
-    fn new(name: &'static str, quota: Quota) -> Option<Self> {
+    fn new(policy: Policy, quota: Quota, hits: &Counters<Policy>) -> Option<Self> {
         let hasher = RandomState::new();
         let count = quota.count.get();
         let narrow = GovernorConfigBuilder::default()
@@ -121,8 +123,8 @@ impl Limit {
             .finish()?;
         let window = quota.period.as_secs();
         Some(Self {
-            policy: HeaderValue::from_str(&format!("\"{name}\";q={count};w={window}")).ok()?,
-            told: Arc::new(Told { name, window }),
+            policy: HeaderValue::from_str(&format!("\"{}\";q={count};w={window}", policy.word())).ok()?,
+            told: Arc::new(Told { policy, window, hits: hits.clone() }),
             narrow: Arc::new(narrow),
             wide: Arc::new(wide),
         })
@@ -131,16 +133,19 @@ impl Limit {
     /// Puts this limit before the routes. The same limit before other routes counts with them.
     pub fn before(limit: Option<&Self>, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         let Some(limit) = limit else { return routes };
-        let narrow = GovernorLayer::<_, _, Body>::new(Arc::clone(&limit.narrow)).error_handler(refuse);
-        let wide = GovernorLayer::<_, _, Body>::new(Arc::clone(&limit.wide)).error_handler(refuse);
+        let refuse = |told: Arc<Told>| move |error| refuse(&told, error);
+        let (first, second) = (refuse(Arc::clone(&limit.told)), refuse(Arc::clone(&limit.told)));
+        let narrow = GovernorLayer::<_, _, Body>::new(Arc::clone(&limit.narrow)).error_handler(first);
+        let wide = GovernorLayer::<_, _, Body>::new(Arc::clone(&limit.wide)).error_handler(second);
         routes.layer(wide).layer(narrow).layer(middleware::from_fn_with_state(limit.clone(), tell))
     }
 }
 
-fn refuse(error: GovernorError) -> Response {
+fn refuse(told: &Told, error: GovernorError) -> Response {
     let GovernorError::TooManyRequests { wait_time, headers } = error else {
         return ApiError::from(Code::Internal).into_response();
     };
+    told.hits.add(told.policy);
     // The governor cuts the wait down to whole seconds; who comes then would come too early.
     let mut response = ApiError::after(Code::RateLimited, Duration::from_secs(wait_time + 1)).into_response();
     response.headers_mut().extend(headers.unwrap_or_default());
@@ -160,7 +165,7 @@ async fn tell(State(limit): State<Limit>, request: Request, next: Next) -> Respo
     // What is left can be used within the window; when nothing is left, more comes after the wait.
     let remaining = remaining.filter(|_| after.is_none()).unwrap_or(0);
     let reset = after.map_or(limit.told.window, |wait| wait + 1);
-    if let Ok(state) = HeaderValue::from_str(&format!("\"{}\";r={remaining};t={reset}", limit.told.name)) {
+    if let Ok(state) = HeaderValue::from_str(&format!("\"{}\";r={remaining};t={reset}", limit.told.policy.word())) {
         headers.insert(STATE, state);
     }
     headers.insert(POLICY, limit.policy);
@@ -228,8 +233,9 @@ mod tests {
     #[test]
     fn a_million_addresses_fit_into_bounded_memory() {
         let limit = Limit::new(
-            "test",
+            Policy::Login,
             Quota { count: 60.try_into().unwrap(), period: Duration::from_secs(60), burst: 60.try_into().unwrap() },
+            &Counters::default(),
         )
         .unwrap();
         let network = Network { hasher: RandomState::new(), bits: 64 };

@@ -1,15 +1,15 @@
 //! How often each problem was answered, for operators: a limit that is too tight and an attack look alike in one request
 //! and differ in the count. Counts are by code, so no client can add a series.
 
-use std::{
-    fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
-use crate::error::Code;
+use crate::{
+    error::Code,
+    metrics::text::{Kind, Text},
+};
 
 /// Counters by code, and one for connections that were not taken.
 #[derive(Clone, Debug)]
@@ -54,13 +54,10 @@ impl Refusals {
         self.0.connections.load(Ordering::Relaxed)
     }
 
-    /// All counters in the text format of Prometheus.
-    #[must_use]
-    pub fn prometheus(&self) -> String {
-        let mut text = String::from(
-            "# HELP latchkey_problems_total Requests answered with a problem, by its code.\n\
-             # TYPE latchkey_problems_total counter\n",
-        );
+    /// Writes all counters.
+    pub fn write(&self, text: &mut Text) {
+        let mut family =
+            text.family("latchkey_problems_total", Kind::Counter, "Requests answered with a problem, by its code.");
         let mut told: Vec<&str> = Vec::new();
         for code in Code::ALL {
             // Some words stand in the table twice, with two statuses; they are one series.
@@ -70,15 +67,9 @@ impl Refusals {
             told.push(code.as_str());
             let total: u64 =
                 Code::ALL.iter().filter(|one| one.as_str() == code.as_str()).map(|one| self.of(*one)).sum();
-            let _ = writeln!(text, "latchkey_problems_total{{code=\"{code}\"}} {total}");
+            family.sample(&[("code", code.as_str())], total);
         }
-        let _ = write!(
-            text,
-            "# HELP latchkey_connections_refused_total Connections over the cap of their address.\n\
-             # TYPE latchkey_connections_refused_total counter\n\
-             latchkey_connections_refused_total {}\n",
-            self.connections()
-        );
-        text
+        text.family("latchkey_connections_refused_total", Kind::Counter, "Connections over the cap of their address.")
+            .sample(&[], self.connections());
     }
 }

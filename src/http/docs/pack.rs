@@ -1,8 +1,9 @@
-//! The build script: packs the script of the API page with gzip, as it is sent (RFC 9110 §8.4).
+//! The build script: packs the script of the API page with gzip, as it is sent (RFC 9110 §8.4), and tells the program
+//! what compiles it.
 //!
 //! It is a quarter of the whole program when it lies there as it is, and every browser takes it packed.
 
-use std::{env, error::Error, fs::File, io::Write, path::Path};
+use std::{env, error::Error, fs::File, io::Write, path::Path, process::Command};
 
 use flate2::{Compression, GzBuilder};
 
@@ -16,5 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut packer = GzBuilder::new().write(file, Compression::best());
     packer.write_all(&script)?;
     packer.finish()?.sync_all()?;
+
+    let rustc = env::var_os("RUSTC").ok_or("Cargo sets RUSTC")?;
+    let version = String::from_utf8(Command::new(rustc).arg("--version").output()?.stdout)?;
+    println!("cargo::rustc-env=BUILD_RUSTC={}", version.trim());
     Ok(())
 }
