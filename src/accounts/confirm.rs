@@ -11,6 +11,7 @@ use crate::{
     ephemeral::EphemeralError,
     error::{ApiError, Code},
     hashing::{Busy, Verdict},
+    metrics::{Confirmation, Policy},
     secret::SecretText,
 };
 
@@ -38,6 +39,17 @@ pub enum NotConfirmed {
     Uncounted(EphemeralError),
 }
 
+impl NotConfirmed {
+    fn outcome(&self) -> Confirmation {
+        match self {
+            Self::Wrong => Confirmation::Wrong,
+            Self::TooMany(_) => Confirmation::TooManyAttempts,
+            Self::Busy(_) => Confirmation::Busy,
+            Self::Store(_) | Self::Uncounted(_) => Confirmation::Failed,
+        }
+    }
+}
+
 impl From<NotConfirmed> for ApiError {
     fn from(refused: NotConfirmed) -> Self {
         match refused {
@@ -56,6 +68,12 @@ impl From<NotConfirmed> for ApiError {
 /// # Errors
 /// See [`NotConfirmed`].
 pub async fn confirm(app: &App, person: Uuid, session: Uuid, password: SecretText) -> Result<Confirmed, NotConfirmed> {
+    let outcome = judge(app, person, session, password).await;
+    app.metrics.confirmations.add(outcome.as_ref().map_or_else(NotConfirmed::outcome, |_| Confirmation::Right));
+    outcome
+}
+
+async fn judge(app: &App, person: Uuid, session: Uuid, password: SecretText) -> Result<Confirmed, NotConfirmed> {
     app.hasher.has_room().map_err(NotConfirmed::Busy)?;
     let mut conn = app.db.read().await.map_err(NotConfirmed::Store)?;
     let found = store::credentials_by_id(&mut conn, person).await.map_err(NotConfirmed::Store)?;
@@ -64,7 +82,10 @@ pub async fn confirm(app: &App, person: Uuid, session: Uuid, password: SecretTex
     let now = app.ambient.now();
     if let Some(bucket) = &bucket {
         let reserved = app.ephemeral.reserve(now, bucket, None).await.map_err(NotConfirmed::Uncounted)?;
-        reserved.map_err(NotConfirmed::TooMany)?;
+        reserved.map_err(|wait| {
+            app.metrics.limits.add(Policy::Attempts);
+            NotConfirmed::TooMany(wait)
+        })?;
     }
     let stored = found.as_ref().map(|found| found.password_hash.clone());
     let verdict = match (app.hasher.verify(password, stored).await, &bucket) {

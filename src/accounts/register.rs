@@ -20,6 +20,7 @@ use crate::{
     hashing::Busy,
     http::{AcceptLanguage, Fields, FromFields, Json, finish},
     mail::MailKind,
+    metrics::Registration,
     names,
     passwords::policy::{self, Context},
     secret::SecretText,
@@ -100,10 +101,14 @@ pub(super) async fn register(
     wanted.locale = wanted.locale.or(language);
     finish(async move {
         Ok(if app.config.email_verification == EmailVerification::Required {
-            let verification = leave_pending(&app, &origin, wanted, password).await?;
+            let left = leave_pending(&app, &origin, wanted, password).await;
+            app.metrics.registrations.add(left.as_ref().map_or_else(Refused::outcome, |_| Registration::Pending));
+            let verification = left?;
             (StatusCode::ACCEPTED, JsonBody(Pending { status: Accepted::STATUS, verification })).into_response()
         } else {
-            let (person, verification) = make_person(&app, &origin, wanted, password).await?;
+            let made = make_person(&app, &origin, wanted, password).await;
+            app.metrics.registrations.add(made.as_ref().map_or_else(Refused::outcome, |_| Registration::Created));
+            let (person, verification) = made?;
             let body = Registered { user: person.into(), verification };
             (StatusCode::CREATED, [(LOCATION, "/me")], JsonBody(body)).into_response()
         })
@@ -235,6 +240,18 @@ enum Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl Refused {
+    fn outcome(&self) -> Registration {
+        match self {
+            Self::Closed => Registration::Closed,
+            Self::Taken(Taken::Email) => Registration::EmailTaken,
+            Self::Taken(Taken::Username) => Registration::UsernameTaken,
+            Self::Busy(_) => Registration::Busy,
+            Self::Store(_) => Registration::Failed,
+        }
     }
 }
 

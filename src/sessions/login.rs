@@ -25,7 +25,7 @@ use crate::{
     hashing::{Busy, Verdict},
     http::{Fields, FromFields, Json, cookie, finish},
     mail::{Mail, MailKind},
-    names,
+    metrics, names,
     passwords::policy,
     secret::SecretText,
     verification::{FlowId, flow},
@@ -99,8 +99,9 @@ pub(super) async fn login(
     let signer = app.keys.signer()?;
     let replaced = transport::replaced(&app, transport, &headers)?;
     finish(async move {
-        let signed_in = sign_in(&app, &origin, &login, password, device, shown, replaced).await?;
-        let SignedIn { token, record, roles, device_token } = signed_in;
+        let signed_in = sign_in(&app, &origin, &login, password, device, shown, replaced).await;
+        app.metrics.logins.add(signed_in.as_ref().map_or_else(Refused::outcome, |_| metrics::Login::Success));
+        let SignedIn { token, record, roles, device_token } = signed_in?;
         let tokens = tokens::issue(&app, &signer, record.created_at, &token, &record, roles)?;
         Ok(transport.answer(tokens.with_device(device_token)))
     })
@@ -133,6 +134,18 @@ enum Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl Refused {
+    fn outcome(&self) -> metrics::Login {
+        match self {
+            Self::Credentials => metrics::Login::WrongCredentials,
+            Self::TooMany(_) => metrics::Login::TooManyAttempts,
+            Self::NotVerified => metrics::Login::NotVerified,
+            Self::Busy(_) => metrics::Login::Busy,
+            Self::Store(_) | Self::Sessions(_) => metrics::Login::Failed,
+        }
     }
 }
 
@@ -350,6 +363,9 @@ async fn reserve(
         _ => (vec![attempts::of_name(app, login)], Some(attempts::LOCK)),
     };
     let reserved = app.ephemeral.reserve(app.ambient.now(), &buckets[0], lock).await.map_err(Refused::Sessions)?;
-    reserved.map_err(Refused::TooMany)?;
+    reserved.map_err(|wait| {
+        app.metrics.limits.add(metrics::Policy::Attempts);
+        Refused::TooMany(wait)
+    })?;
     Ok(buckets)
 }

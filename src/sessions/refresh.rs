@@ -15,6 +15,7 @@ use crate::{
     events::{Event, Kind, Origin},
     http::{Fields, FromFields, Json, finish},
     mail::MailKind,
+    metrics,
     secret::SecretText,
 };
 
@@ -50,11 +51,16 @@ pub(super) async fn refresh(
 ) -> Result<(HeaderMap, JsonBody<tokens::Tokens>), ApiError> {
     let shown = transport::presented(&app, request.refresh_token, &headers)?;
     let (text, transport) = shown.ok_or(Code::MissingToken)?;
-    let token = RefreshToken::parse(text.expose(), &app.secrets).ok_or(Code::InvalidRefreshToken)?;
+    let Some(token) = RefreshToken::parse(text.expose(), &app.secrets) else {
+        app.metrics.refreshes.add(metrics::Refresh::Invalid);
+        return Err(Code::InvalidRefreshToken.into());
+    };
     let signer = app.keys.signer()?;
     finish(async move {
         let now = app.ambient.now();
-        let (record, roles) = rotate(&app, &origin, now, &token).await?;
+        let rotated = rotate(&app, &origin, now, &token).await;
+        app.metrics.refreshes.add(rotated.as_ref().map_or_else(Refused::outcome, |(_, _, outcome)| *outcome));
+        let (record, roles, _) = rotated?;
         Ok(transport.answer(tokens::issue(&app, &signer, now, &token, &record, roles)?))
     })
     .await
@@ -82,6 +88,17 @@ impl From<EphemeralError> for Refused {
     }
 }
 
+impl Refused {
+    fn outcome(&self) -> metrics::Refresh {
+        match self {
+            Self::Unknown => metrics::Refresh::Invalid,
+            Self::Reused => metrics::Refresh::Reused,
+            Self::TooOften(_) => metrics::Refresh::TooOften,
+            Self::Store(_) | Self::Sessions(_) => metrics::Refresh::Failed,
+        }
+    }
+}
+
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
@@ -99,7 +116,7 @@ async fn rotate(
     origin: &Origin,
     now: Timestamp,
     token: &RefreshToken,
-) -> Result<(SessionRecord, Vec<String>), Refused> {
+) -> Result<(SessionRecord, Vec<String>, metrics::Refresh), Refused> {
     let span = tracing::Span::current();
     span.record("person", tracing::field::display(token.person));
     span.record("session", tracing::field::display(token.session));
@@ -117,14 +134,18 @@ async fn rotate(
     }
     let roles = person.map(|person| person.roles.0).unwrap_or_default();
     match decision {
-        Decision::Moved(record) | Decision::Repeated(record) => Ok((record, roles)),
+        Decision::Moved(record) => Ok((record, roles, metrics::Refresh::Success)),
+        Decision::Repeated(record) => Ok((record, roles, metrics::Refresh::Repeated)),
         Decision::Healed(record) => {
             tracing::warn!("the session store had lost writes; a session was moved on to its client's generation");
             keep_heal(app, origin, token).await;
-            Ok((record, roles))
+            Ok((record, roles, metrics::Refresh::Healed))
         }
         Decision::Unknown => Err(Refused::Unknown),
-        Decision::Limited(wait) => Err(Refused::TooOften(wait)),
+        Decision::Limited(wait) => {
+            app.metrics.limits.add(metrics::Policy::Session);
+            Err(Refused::TooOften(wait))
+        }
         Decision::Reused(_) => {
             end_stolen(app, origin, token).await?;
             app.ephemeral.close(token.person, token.session).await?;

@@ -16,6 +16,7 @@ use crate::{
     app::App,
     db::Timestamp,
     ephemeral::{EphemeralResult, Key, Value},
+    metrics::Policy,
     secret::ServerSecrets,
 };
 
@@ -192,7 +193,10 @@ pub async fn admit(app: &App, address: &str, request: &Request) -> EphemeralResu
     loop {
         let before = app.ephemeral.get(now, &key).await?;
         let log = before.clone().unwrap_or_default();
-        let Some(after) = log.again(now, &request.nonce).or_else(|| log.admit(now, request)) else { return Ok(false) };
+        let Some(after) = log.again(now, &request.nonce).or_else(|| log.admit(now, request)) else {
+            app.metrics.limits.add(Policy::Mails);
+            return Ok(false);
+        };
         if app.ephemeral.swap(now, &key, before.as_ref(), &after).await? {
             return Ok(true);
         }

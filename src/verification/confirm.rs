@@ -11,6 +11,7 @@ use crate::{
     error::{ApiError, Code, problems},
     events::{Event, Kind, Origin},
     http::{Fields, FromFields, Json, finish},
+    metrics::Registration,
     secret::SecretText,
 };
 
@@ -95,6 +96,7 @@ async fn complete(app: &App, origin: &Origin, subject: &flow::Subject) -> StoreR
         Event::new(kind).person(person.id).from(origin).record(&mut tx, &app.ambient).await?;
     }
     tx.commit().await?;
+    app.metrics.registrations.add(Registration::Completed);
     tracing::Span::current().record("person", tracing::field::display(person.id));
     Ok(true)
 }

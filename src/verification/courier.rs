@@ -33,6 +33,7 @@ use crate::{
         outbox::{self, Outcome, Row},
         template::Facts,
     },
+    metrics::MailOutcome,
     telemetry::SPAN,
 };
 
@@ -103,7 +104,8 @@ async fn claim(app: &App, worker: Uuid, room: usize) -> Result<Vec<Row>, StoreEr
 }
 
 async fn deliver(app: &App, worker: Uuid, row: &Row) {
-    let outcome = if unwritten(app, |rows| rows.contains(&row.id)) {
+    let went_before = unwritten(app, |rows| rows.contains(&row.id));
+    let outcome = if went_before {
         Outcome::Sent
     } else {
         // Who asked for a mail is not told when it leaves, so that it is a trace of its own.
@@ -111,19 +113,31 @@ async fn deliver(app: &App, worker: Uuid, row: &Row) {
         attempt(app, row).instrument(span).await.unwrap_or_else(|fault| Outcome::Refused(fault.to_string()))
     };
     let (id, kind, now) = (row.id, row.kind.as_str(), app.ambient.now());
-    match &outcome {
-        Outcome::Sent => tracing::info!(mail = %id, kind, attempts = row.attempts, "mail sent"),
-        Outcome::Dropped(reason) => tracing::info!(mail = %id, kind, reason, "no mail to send"),
-        Outcome::Postponed(_) => {}
+    let counted = match &outcome {
+        Outcome::Sent => {
+            tracing::info!(mail = %id, kind, attempts = row.attempts, "mail sent");
+            MailOutcome::Sent
+        }
+        Outcome::Dropped(reason) => {
+            tracing::info!(mail = %id, kind, reason, "no mail to send");
+            MailOutcome::Dropped
+        }
+        Outcome::Postponed(_) => MailOutcome::Postponed,
         Outcome::Refused(error) | Outcome::RefusedForGood(error) if row.is_over(now) => {
             tracing::error!(mail = %id, kind, error, "mail given up after a day; `latchkey mail retry` tries again");
+            MailOutcome::Dead
         }
         Outcome::Unknown(error) if row.is_over(now) || row.unacknowledged > 0 => {
             tracing::error!(mail = %id, kind, error, "mail given up, it may have arrived twice; see `latchkey mail list`");
+            MailOutcome::Dead
         }
         Outcome::Refused(error) | Outcome::RefusedForGood(error) | Outcome::Unknown(error) => {
             tracing::warn!(mail = %id, kind, error, attempts = row.attempts, "mail not delivered; it is tried again");
+            if matches!(outcome, Outcome::Unknown(_)) { MailOutcome::Unknown } else { MailOutcome::Refused }
         }
+    };
+    if !went_before {
+        app.metrics.mails.add(row.kind(), counted);
     }
     // A row whose end cannot be written comes up again. For a mail that went this would make a second one, so it is
     // worth some patience, and is remembered beyond.

@@ -24,6 +24,7 @@ use crate::{
     app::App,
     db::Timestamp,
     ephemeral::{EphemeralResult, Key, Value},
+    metrics::{CodeOutcome, CodePurpose},
     secret::{SecretText, ServerSecrets, same},
 };
 
@@ -61,6 +62,15 @@ impl Purpose {
             Self::Register => 2,
             Self::Reset => 3,
             Self::Change => 4,
+        }
+    }
+
+    fn counted(self) -> CodePurpose {
+        match self {
+            Self::Verify => CodePurpose::Verify,
+            Self::Register => CodePurpose::Register,
+            Self::Reset => CodePurpose::Reset,
+            Self::Change => CodePurpose::Change,
         }
     }
 
@@ -255,18 +265,37 @@ pub struct Claimed {
 /// # Errors
 /// When the store cannot answer; the try may be counted then.
 pub async fn claim(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> EphemeralResult<Option<Claimed>> {
-    let (Some(id), Some(code)) = (FlowId::parse(flow), typed(code)) else { return Ok(None) };
+    let judged = judge(app, purposes, flow, code).await;
+    let (purpose, outcome) = match &judged {
+        Ok(Judged(purpose, outcome, _)) => (*purpose, *outcome),
+        Err(_) => (None, CodeOutcome::Failed),
+    };
+    // What is no flow is counted for what the operation is mainly there for.
+    if let Some(purpose) = purpose.or(purposes.first().copied()) {
+        app.metrics.codes.add(purpose.counted(), outcome);
+    }
+    judged.map(|Judged(_, _, claimed)| claimed)
+}
+
+/// What was found of a flow, and of a code in it.
+struct Judged(Option<Purpose>, CodeOutcome, Option<Claimed>);
+
+async fn judge(app: &App, purposes: &[Purpose], flow: &str, code: &str) -> EphemeralResult<Judged> {
+    let unknown = Judged(None, CodeOutcome::Unknown, None);
+    let (Some(id), Some(code)) = (FlowId::parse(flow), typed(code)) else { return Ok(unknown) };
     let (now, key) = (app.ambient.now(), key(&id));
     loop {
-        let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(None) };
+        let Some(before) = app.ephemeral.get(now, &key).await? else { return Ok(unknown) };
+        let purpose = before.subject.purpose;
         if before.state != State::Live || before.tries >= MOST_TRIES {
-            return Ok(None);
+            return Ok(Judged(Some(purpose), CodeOutcome::Spent, None));
         }
-        let is_right = before.is_code(&id, &code, &app.secrets) && purposes.contains(&before.subject.purpose);
+        let is_right = before.is_code(&id, &code, &app.secrets) && purposes.contains(&purpose);
         let state = if is_right { State::Used } else { State::Live };
         let after = Flow { tries: before.tries + 1, state, ..before.clone() };
         if app.ephemeral.swap(now, &key, Some(&before), &after).await? {
-            return Ok(is_right.then_some(Claimed { subject: after.subject, id }));
+            let outcome = if is_right { CodeOutcome::Right } else { CodeOutcome::Wrong };
+            return Ok(Judged(Some(purpose), outcome, is_right.then_some(Claimed { subject: after.subject, id })));
         }
     }
 }
