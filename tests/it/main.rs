@@ -27,6 +27,7 @@ mod logout;
 mod logs;
 mod mail;
 mod me;
+mod metrics;
 mod migrations;
 mod nodes;
 mod notices;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         logs::tests(),
         mail::tests(),
         me::tests(),
+        metrics::tests(),
         migrations::tests(),
         nodes::tests(),
         notices::tests(),

@@ -9,6 +9,7 @@ mod process;
 mod proxy;
 pub mod redis;
 pub mod scale;
+mod scrape;
 mod smtp;
 mod stack;
 
@@ -25,6 +26,7 @@ pub use collector::{Answer, Collector, Span, attribute};
 pub use mailhog::MailHog;
 pub use process::Process;
 pub use proxy::{Mode, Proxy};
+pub use scrape::Scrape;
 pub use smtp::{Authority, Mood, Received, Sink, Tls};
 pub use stack::{Stack, StackKind};
 

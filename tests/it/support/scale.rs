@@ -49,3 +49,8 @@ pub fn rotations() -> usize {
 pub fn crowd() -> (usize, usize) {
     if is_soak() { (200, 2000) } else { (40, 50) }
 }
+
+/// Requests to paths that nobody has.
+pub fn random_paths() -> usize {
+    pick(2000, 100_000)
+}
