@@ -15,6 +15,7 @@ mod codes;
 mod contract;
 mod cookies;
 mod courier;
+mod deploy;
 mod docs;
 mod failover;
 mod faults;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         contract::tests(),
         cookies::tests(),
         courier::tests(),
+        deploy::tests(),
         docs::tests(),
         failover::tests(),
         faults::tests(),
