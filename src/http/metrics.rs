@@ -30,8 +30,8 @@ const KEPT: Duration = Duration::from_secs(5);
 
 /// Whoever builds from a commit says which; a look into the folder would tell an old one as often as not.
 const REVISION: &str = match option_env!("BUILD_REVISION") {
-    None | Some("") => "unknown",
-    Some(revision) => revision,
+    Some(revision) if !revision.is_empty() => revision,
+    _ => "unknown",
 };
 
 /// What the stores said when they were last asked.
