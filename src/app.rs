@@ -217,8 +217,7 @@ impl App {
 
         let files = KeyFiles::new(&config.jwt_dir);
         let may_make = may_make_keys(&config);
-        let secrets = keys::server_secrets(config.secrets.as_deref(), &files, may_make, &ambient)?;
-        keys::check_secrets(&db, &secrets, ambient.now()).await?;
+        let secrets = keys::open_secrets(&db, config.secrets.as_deref(), &files, may_make, &ambient).await?;
         let ring = KeyRing::open(&db, &files, config.public_url.as_str(), may_make, &ambient).await?;
 
         let ephemeral = open_ephemeral(&config, &db);

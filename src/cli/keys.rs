@@ -96,11 +96,10 @@ fn print(keys: &[RingKey]) {
 
 async fn generate(config: &Config) -> anyhow::Result<()> {
     let (ambient, files) = (Ambient::system(), KeyFiles::new(&config.jwt_dir));
-    let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
     let db = open_database(config).await?;
     db.migrate().await?;
     // A folder that is foreign to this database puts no keys into its ring.
-    keys::check_secrets(&db, &secrets, ambient.now()).await?;
+    keys::open_secrets(&db, config.secrets.as_deref(), &files, true, &ambient).await?;
     let ring = KeyRing::open(&db, &files, config.public_url.as_str(), true, &ambient).await?;
     ring.complete(&db, &files, &ambient).await?;
     let active = ring.list().into_iter().filter(|key| key.state == KeyState::Active || key.state == KeyState::Next);

@@ -30,6 +30,6 @@ pub use claims::{AccessClaims, Audience};
 pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
 pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey};
 pub use rotation::{JWKS_MAX_AGE, Retirement, Rotation, RotationError, retire, sweep};
-pub use secrets::{check_secrets, server_secrets};
+pub use secrets::{check_secrets, knows_secrets, open_secrets, server_secrets};
 pub use token::{MOST_TOKEN_BYTES, Signer, TokenFault};
 pub use verified::VerifiedToken;

@@ -6,7 +6,7 @@
 use super::{KeyFiles, RingError, store};
 use crate::{
     ambient::Ambient,
-    db::{Db, Timestamp},
+    db::{Db, StoreResult, Timestamp},
     secret::{SecretBytes, ServerSecrets},
 };
 
@@ -34,6 +34,42 @@ pub fn server_secrets(
     files.make_secret(ambient)?;
     // Read back rather than kept: another node on the same folder may have been first.
     files.secrets()?.map(|secrets| ServerSecrets::new(&secrets)).ok_or(RingError::NoSecret)
+}
+
+/// The server secrets, if they are those of this database; made in the folder where `may_make` and the database knows
+/// none yet.
+///
+/// # Errors
+/// See [`RingError`]; then no file was made.
+pub async fn open_secrets(
+    db: &Db,
+    configured: Option<&[SecretBytes]>,
+    files: &KeyFiles,
+    may_make: bool,
+    ambient: &Ambient,
+) -> Result<ServerSecrets, RingError> {
+    // The table before the folder: who makes a secret writes the file before it commits the check value, so whoever finds
+    // the value finds the file of a shared folder too.
+    let mut conn = db.read().await?;
+    let is_used = !store::secret_checks(&mut conn).await?.is_empty();
+    drop(conn);
+    let secrets = match server_secrets(configured, files, may_make && !is_used, ambient) {
+        // One made now would be foreign, and would lie in the way of the right one.
+        Err(RingError::NoSecret) if may_make => return Err(RingError::ForeignSecret),
+        secrets => secrets?,
+    };
+    check_secrets(db, &secrets, ambient.now()).await?;
+    Ok(secrets)
+}
+
+/// Whether one of these secrets is known to the database, or it knows none yet. Looking changes nothing.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn knows_secrets(db: &Db, secrets: &ServerSecrets) -> StoreResult<bool> {
+    let mut conn = db.read().await?;
+    let known = store::secret_checks(&mut conn).await?;
+    Ok(known.is_empty() || secrets.checks().any(|check| known.iter().any(|known| *known == check)))
 }
 
 /// Refuses secrets that are foreign to this database; remembers those that came beside a known one.

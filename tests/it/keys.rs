@@ -629,10 +629,12 @@ async fn a_foreign_secret_is_refused(stack: Stack) {
             assert!(matches!(error, StartError::Keys(RingError::ForeignSecret)), "{error:?}");
         }
     }
-    // One that was made anew because the file was lost is foreign as well.
+    // One that was made anew because the file was lost would be foreign as well, so none is: it would lie in the way of
+    // the right one.
     fs::remove_file(&path).unwrap();
     let error = refusal(&stack, &[]).await;
     assert!(matches!(error, StartError::Keys(RingError::ForeignSecret)), "{error:?}");
+    assert!(!path.exists(), "a refused start leaves nothing behind");
 
     let app = start(&stack, &[("LATCHKEY_SECRET", &own)]).await;
     app.anonymous().refresh(&refresh).await.is(200);
@@ -979,6 +981,7 @@ async fn a_node_with_a_foreign_secret_does_not_join(stack: Stack) {
     // With a folder of its own a second node would make a secret of its own.
     let error = refusal(&stack, &[("LATCHKEY_JWT_DIR", &own_folder)]).await;
     assert!(matches!(error, StartError::Keys(RingError::ForeignSecret)), "{error:?}");
+    assert!(!fs::exists(&own_folder).unwrap(), "a refused start leaves nothing behind");
     let error = refusal(&stack, &[("LATCHKEY_SECRET", &secret())]).await;
     assert!(matches!(error, StartError::Keys(RingError::ForeignSecret)), "{error:?}");
     app.keys.reload(&app.db).await.unwrap();
