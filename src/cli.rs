@@ -53,7 +53,7 @@ enum Command {
     /// The settings
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Ask the settings what they mean
+    /// Check everything that a server needs, and say how to mend what is wrong
     Doctor(doctor::DoctorCommand),
     /// Print the API document (OpenAPI 3.1)
     Openapi,
@@ -81,34 +81,39 @@ pub fn run() -> ExitCode {
         Ok(config) => config,
         Err(faults) => return bad_settings(&faults),
     };
-    if let Command::Openapi = command {
-        println!("{:#}", app::api_document(config.public_url.as_str()));
-        return ExitCode::SUCCESS;
+    match &command {
+        Command::Openapi => {
+            println!("{:#}", app::api_document(config.public_url.as_str()));
+            return ExitCode::SUCCESS;
+        }
+        // It tells of what it finds in its own words, so nothing is logged.
+        Command::Doctor(_) => {}
+        _ => telemetry::start(&config, matches!(command, Command::Serve)),
     }
-    if let Command::Doctor(command) = &command {
-        return match doctor::run(&config, command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(error.as_ref()),
-        };
-    }
-    telemetry::start(&config, matches!(command, Command::Serve));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let outcome = runtime.block_on(async {
-        match command {
-            Command::Serve => run_server(config).await,
-            Command::Migrate => migrate(&config).await,
-            Command::Keys(command) => keys::run(&config, command).await,
-            Command::Mail(command) => mail::run(&config, command).await,
-            Command::User(command) => user::run(&config, command).await,
-            Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Doctor(_) => Ok(()),
-        }
-    });
+    let outcome = runtime.block_on(perform(config, command));
     // Nobody waits for a hash that is still under way.
     runtime.shutdown_background();
     telemetry::flush();
+    ended(outcome)
+}
+
+async fn perform(config: Config, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve => run_server(config).await,
+        Command::Migrate => migrate(&config).await,
+        Command::Keys(command) => keys::run(&config, command).await,
+        Command::Mail(command) => mail::run(&config, command).await,
+        Command::User(command) => user::run(&config, command).await,
+        Command::Doctor(command) => doctor::run(config, command).await,
+        Command::Config(ConfigCommand::Check) | Command::Openapi => Ok(()),
+    }
+}
+
+fn ended(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(error.as_ref()),

@@ -5,7 +5,7 @@
 //! of the server are: its database, Redis, and for new passwords the cost of hashing and the pepper.
 
 mod create;
-mod output;
+pub(super) mod output;
 mod password;
 mod sessions;
 

@@ -12,7 +12,7 @@
 //!    migration is rolled back and begins anew a second later.
 //! 5. Waiting ends after [`Plan::patience`] without any progress, with a fault that names what it was for.
 
-use std::{fs, time::Duration};
+use std::{cmp::Ordering, fs, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, Postgres, SqliteConnection, Transaction,
@@ -51,6 +51,19 @@ pub struct Plan {
     pub migrations: Vec<Migration>,
     /// How long to wait while nothing moves.
     pub patience: Duration,
+}
+
+/// How a schema stands to that of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// There is none.
+    None,
+    /// It lacks migrations of this program.
+    Older,
+    /// It is the same.
+    Current,
+    /// It has migrations that this program does not know.
+    Newer,
 }
 
 /// A migration that the database has had.
@@ -130,15 +143,28 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn is_migrated(&self) -> StoreResult<bool> {
+        Ok(matches!(self.schema().await?, Schema::Current | Schema::Newer))
+    }
+
+    /// How the schema stands to that of this program. Looking changes nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn schema(&self) -> StoreResult<Schema> {
         let newest = self.plan().migrations.iter().map(|migration| migration.version).max();
         let mut conn = self.read().await?;
         let applied: StoreResult<Option<i64>> =
             on!(&mut conn, |c| sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
                 .fetch_one(c));
         match applied {
-            Ok(applied) => Ok(applied >= newest),
+            Ok(None) => Ok(Schema::None),
+            Ok(applied) => Ok(match applied.cmp(&newest) {
+                Ordering::Less => Schema::Older,
+                Ordering::Equal => Schema::Current,
+                Ordering::Greater => Schema::Newer,
+            }),
             // There is no such table.
-            Err(error) if !error.is_passing() => Ok(false),
+            Err(error) if !error.is_passing() => Ok(Schema::None),
             Err(error) => Err(error),
         }
     }

@@ -16,6 +16,7 @@
 mod asked;
 mod changes;
 mod connect;
+mod facts;
 mod migrate;
 mod pool;
 mod types;
@@ -33,7 +34,8 @@ use uuid::Uuid;
 pub use asked::{Asked, PoolState};
 pub use changes::Changes;
 pub use connect::OpenError;
-pub use migrate::Plan;
+pub use facts::Facts;
+pub use migrate::{Plan, Schema};
 pub use types::{APART, Timestamp};
 
 use self::pool::{Pool, ToPostgres, ToSqlite};

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 pub use attempts::Attempts;
 pub use record::{Decision, Device, NONCE_HASH, RECORD_LIMIT, Rotate, SessionRecord};
-pub use redis::{RedisStore, RedisUrl};
+pub use redis::{RedisFacts, RedisStore, RedisUrl, ServerFacts, TopologyFacts};
 pub use sql::SqlStore;
 pub use value::{Key, Value};
 

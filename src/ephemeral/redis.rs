@@ -7,6 +7,7 @@
 //! 3. After [`PATIENCE`] it is an error, whatever the reason; nothing is asked twice, as a lost answer may have been yes.
 
 mod cluster;
+mod facts;
 mod line;
 mod poll;
 mod question;
@@ -22,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+pub use facts::{RedisFacts, ServerFacts, TopologyFacts};
 use redis::{FromRedisValue, from_redis_value};
 use tokio::time::Instant;
 pub use url::RedisUrl;

@@ -33,6 +33,8 @@ const LONGEST_WAIT_AFTER_NO: Duration = Duration::from_secs(60 * 60);
 const WAIT_AFTER_SILENCE: Duration = Duration::from_secs(50);
 /// After that long nobody waits for the mail any more.
 const GIVE_UP: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longer than any wait for the sake of another mail: who waits so long waits for the mail server.
+pub(super) const USUAL: Duration = Duration::from_secs(15 * 60);
 /// A notice of a kind is not followed by another one for that long.
 const NOTICE_PERIOD: Duration = Duration::from_secs(10 * 60);
 /// Before that many claims no wait is longer than [`NOTICE_PERIOD`].

@@ -170,6 +170,19 @@ impl Smtp {
         }
     }
 
+    /// Connects, encrypts and logs in as for a delivery, on a connection of its own.
+    pub(super) async fn examine(&self) -> Result<String, String> {
+        let mut connection = self.connect().await.map_err(|fault| fault.text)?;
+        let _ = connection.quit().await;
+        let way = match self.server.security {
+            Security::Implicit => "over TLS",
+            Security::StartTls => "over TLS by STARTTLS",
+            Security::Plain => "without TLS",
+        };
+        let login = if self.server.credentials.is_some() { ", and takes user and password" } else { "" };
+        Ok(format!("{}:{} greets {way}{login}", self.server.host, self.server.port))
+    }
+
     async fn try_deliver(&self, envelope: &Envelope, text: &[u8], handed_over: &AtomicBool) -> Result<(), Fault> {
         // A refused login is nothing about the mail, and will be mended.
         let not_now = |fault: Fault| Fault { answer: fault.answer.map(|_| Answer::NotNow), ..fault };

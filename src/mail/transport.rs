@@ -131,6 +131,21 @@ impl Transport {
         }
     }
 
+    /// Goes as far as a delivery goes before there is a mail, and tells how far that is.
+    ///
+    /// # Errors
+    /// What stands in the way, in words.
+    pub async fn examine(&self) -> Result<String, String> {
+        match self {
+            Self::Smtp(smtp) => smtp.examine().await,
+            Self::Files(folder) => {
+                let failed = |error| format!("mail files cannot be written to {}: {error}", folder.display());
+                self.probe().await.map_err(failed)?;
+                Ok(format!("mail is written to files in {}", folder.display()))
+            }
+        }
+    }
+
     /// Whether mail could leave: the server takes a connection, or the folder for mail files can be written.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod cookies;
 mod courier;
 mod deploy;
 mod docs;
+mod doctor;
 mod failover;
 mod faults;
 mod house;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         courier::tests(),
         deploy::tests(),
         docs::tests(),
+        doctor::tests(),
         failover::tests(),
         faults::tests(),
         house::tests(),

@@ -113,6 +113,14 @@ pub async fn list(db: &Db, page: &Page) -> StoreResult<Vec<Person>> {
     store::below_between(&mut conn, after, (&first, &end), page.most.into()).await
 }
 
+/// How many people have a password hash that is not Argon2: their failed logins take another time than others'.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn foreign_hashes(db: &Db) -> StoreResult<i64> {
+    store::foreign_hashes(&mut db.read().await?).await
+}
+
 /// Makes a person, with the event. Without a hash nobody can sign in as that person before a reset of the password.
 ///
 /// # Errors

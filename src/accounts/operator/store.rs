@@ -107,3 +107,11 @@ pub(super) async fn enable(tx: &mut Tx, person: Uuid) -> StoreResult<bool> {
     .execute(c)
     .map_ok(|done| done.rows_affected() == 1))
 }
+
+/// How many people have a hash of another kind than Argon2.
+pub(super) async fn foreign_hashes(conn: &mut Conn) -> StoreResult<i64> {
+    on!(conn, |c| sqlx::query_scalar(
+        "SELECT COUNT(*) FROM users WHERE deleted_at IS NULL AND password_hash NOT LIKE '$argon2%'"
+    )
+    .fetch_one(c))
+}

@@ -14,12 +14,12 @@ use crate::{
 /// Writes one line to standard output.
 ///
 /// `println!` would panic when whoever reads has seen enough.
-pub(super) fn say(line: &str) -> io::Result<()> {
+pub(in crate::cli) fn say(line: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{line}")
 }
 
 /// The text with everything a terminal could obey written out: `\u{1b}`.
-pub(super) fn plain(text: &str) -> String {
+pub(in crate::cli) fn plain(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut plain, c| {
         if is_unsafe(c) {
             plain.extend(c.escape_unicode())

@@ -242,6 +242,17 @@ impl Surveyor {
     }
 }
 
+/// Every master, and whether somebody has each slot; `None` when no node tells.
+pub(super) async fn masters(seeds: Vec<Host>, manner: Manner) -> Option<(Vec<Host>, bool)> {
+    let lines = Lines::new(manner.clone());
+    let map = Surveyor { seeds, manner, known: Vec::new(), round: 0, lines }.survey().await?;
+    let slots: usize = map.iter().map(|range| usize::from(range.last - range.first) + 1).sum();
+    let mut masters: Vec<Host> = map.into_iter().map(|range| range.master).collect();
+    masters.sort_unstable();
+    masters.dedup();
+    Some((masters, slots == usize::from(SLOTS)))
+}
+
 /// The newest epoch a node heard of, and its map.
 type Answer = (u64, Map);
 

@@ -18,7 +18,7 @@ use super::{
 };
 
 /// How long a Sentinel may take, and a server to say what it is.
-const PATIENCE: Duration = Duration::from_millis(600);
+pub(super) const PATIENCE: Duration = Duration::from_millis(600);
 
 /// A connection to the master and where that is. When the first answer is `known`, `known` is not asked again.
 pub(super) async fn master(
