@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
 mod doctor;
+mod health;
 mod keys;
 mod mail;
 mod user;
@@ -55,6 +56,8 @@ enum Command {
     Config(ConfigCommand),
     /// Check everything that a server needs, and say how to mend what is wrong
     Doctor(doctor::DoctorCommand),
+    /// Ask the server on this machine whether it serves; exit code 0 or 1, within three seconds
+    Health(health::HealthCommand),
     /// Print the API document (OpenAPI 3.1)
     Openapi,
 }
@@ -86,6 +89,7 @@ pub fn run() -> ExitCode {
             println!("{:#}", app::api_document(config.public_url.as_str()));
             return ExitCode::SUCCESS;
         }
+        Command::Health(command) => return ended(health::run(&config, command)),
         // It tells of what it finds in its own words, so nothing is logged.
         Command::Doctor(_) => {}
         _ => telemetry::start(&config, matches!(command, Command::Serve)),
@@ -109,7 +113,7 @@ async fn perform(config: Config, command: Command) -> anyhow::Result<()> {
         Command::Mail(command) => mail::run(&config, command).await,
         Command::User(command) => user::run(&config, command).await,
         Command::Doctor(command) => doctor::run(config, command).await,
-        Command::Config(ConfigCommand::Check) | Command::Openapi => Ok(()),
+        Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Health(_) => Ok(()),
     }
 }
 

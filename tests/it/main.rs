@@ -12,6 +12,7 @@ mod budgets;
 mod caps;
 mod change_address;
 mod codes;
+mod commands;
 mod contract;
 mod cookies;
 mod courier;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         attempts::tests(),
         budgets::tests(),
         caps::tests(),
+        commands::tests(),
         change_address::tests(),
         codes::tests(),
         contract::tests(),
