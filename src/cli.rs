@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
 mod doctor;
+mod hash;
 mod health;
 mod keys;
 mod mail;
@@ -58,6 +59,9 @@ enum Command {
     Doctor(doctor::DoctorCommand),
     /// Ask the server on this machine whether it serves; exit code 0 or 1, within three seconds
     Health(health::HealthCommand),
+    /// The cost of password hashes
+    #[command(subcommand)]
+    Hash(hash::HashCommand),
     /// Print the API document (OpenAPI 3.1)
     Openapi,
 }
@@ -113,6 +117,7 @@ async fn perform(config: Config, command: Command) -> anyhow::Result<()> {
         Command::Mail(command) => mail::run(&config, command).await,
         Command::User(command) => user::run(&config, command).await,
         Command::Doctor(command) => doctor::run(config, command).await,
+        Command::Hash(command) => hash::run(&config, command).await,
         Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Health(_) => Ok(()),
     }
 }

@@ -275,10 +275,7 @@ impl Config {
     #[must_use]
     pub fn warnings(&self) -> Vec<&'static str> {
         let mut warnings = Vec::new();
-        let passwords = &self.passwords;
-        // OWASP Password Storage Cheat Sheet: these pairs are of equal strength, and the floor.
-        const FLOOR: [(u32, u32); 5] = [(47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5)];
-        if !FLOOR.iter().any(|&(m, t)| passwords.memory_kib >= m && passwords.iterations >= t) {
+        if self.passwords.is_below_floor() {
             warnings.push(
                 "the LATCHKEY_ARGON2_ settings are below the OWASP floor (19456 KiB with 2 iterations, or an equal)",
             );

@@ -51,6 +51,16 @@ pub struct PasswordSettings {
     pub hash_queue: usize,
 }
 
+impl PasswordSettings {
+    /// Whether hashes are weaker than they should be.
+    #[must_use]
+    pub fn is_below_floor(&self) -> bool {
+        // OWASP Password Storage Cheat Sheet: these pairs are of equal strength, and the floor.
+        const FLOOR: [(u32, u32); 5] = [(47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5)];
+        !FLOOR.iter().any(|&(m, t)| self.memory_kib >= m && self.iterations >= t)
+    }
+}
+
 /// An Argon2 secret with the id that is stored beside each hash made with it.
 #[derive(Clone, Debug)]
 pub struct Pepper {

@@ -11,6 +11,7 @@
 //! 19 MiB anew for each hash costs a fifth of the hash itself. It is given back after a minute without work.
 
 mod argon;
+mod calibrate;
 mod legacy;
 mod memory;
 mod phc;
@@ -30,6 +31,7 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 pub use argon::Policy;
+pub use calibrate::{Calibrated, calibrate};
 pub use memory::HashMemory;
 pub use phc::Verdict;
 

@@ -1,6 +1,7 @@
-//! Commands that stand alone: `health`.
+//! Commands that stand alone: `health` and `hash calibrate`.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
     net::TcpListener,
@@ -8,18 +9,20 @@ use std::{
 };
 
 use crate::{
-    process::{pairs, run},
+    process::{Ended, pairs, run},
     support::{Process, Stack, StackKind, Test},
 };
 
 pub fn tests() -> Vec<Test> {
     let mut tests = crate::on_stacks!(&[StackKind::Embedded];
         health_is_what_the_internal_listener_says,
+        calibrated_settings_are_taken_and_cost_what_was_asked_for,
     );
     tests.extend(crate::on_stacks!(&StackKind::SHARED; ready_is_asked_for_and_live_is_not_the_same));
     tests.extend(crate::once!(
         without_a_server_there_is_no_health,
         a_silent_server_is_not_waited_for,
+        a_target_that_cannot_be_met_is_told,
     ));
     tests
 }
@@ -105,4 +108,51 @@ fn a_silent_server_is_not_waited_for() {
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stderr.contains("too long"), "{ended:?}");
     assert!(started.elapsed() < Duration::from_secs(10), "three seconds and the start of a program");
+}
+
+// --- the cost of hashes ------------------------------------------------------
+
+fn calibrated(ended: &Ended) -> BTreeMap<String, u32> {
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let lines = ended.stdout.lines().map(|line| line.split_once('=').expect("a setting a line"));
+    lines.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+async fn calibrated_settings_are_taken_and_cost_what_was_asked_for(stack: Stack) {
+    let mut settings = stack.settings().await;
+    settings.retain(|(name, _)| !name.starts_with("LATCHKEY_ARGON2_"));
+    let mut work = Vec::new();
+    for target in ["60ms", "400ms"] {
+        let started = Instant::now();
+        let ended = run(stack.dir.path(), &settings, &["hash", "calibrate", "--target", target]);
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        let found = calibrated(&ended);
+        let names: Vec<_> = found.keys().map(String::as_str).collect();
+        assert_eq!(names, ["LATCHKEY_ARGON2_ITERATIONS", "LATCHKEY_ARGON2_MEMORY_KIB", "LATCHKEY_ARGON2_PARALLELISM"]);
+        let (memory, passes) = (found["LATCHKEY_ARGON2_MEMORY_KIB"], found["LATCHKEY_ARGON2_ITERATIONS"]);
+        assert!((7168..=262_144).contains(&memory) && (1..=10).contains(&passes), "{found:?}");
+        assert!(ended.stderr.contains("logins a second") && ended.stderr.contains("MiB of memory"), "{ended:?}");
+        work.push(u64::from(memory) * u64::from(passes));
+        let mut with = settings.clone();
+        with.extend(ended.stdout.lines().filter_map(|line| line.split_once('=')).map(|(n, v)| (n.into(), v.into())));
+        let check = run(stack.dir.path(), &with, &["config", "check"]);
+        assert_eq!(check.code, Some(0), "{check:?}");
+        assert!(check.stdout.contains(ended.stdout.lines().next().unwrap()), "{check:?}");
+    }
+    assert!(work[1] > work[0], "more time, more work: {work:?}");
+    assert!(!stack.dir.path().join("data").exists(), "nothing was made");
+}
+
+fn a_target_that_cannot_be_met_is_told() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for target in ["4ms", "2s", "250", "much", "-1ms"] {
+        let ended = run(dir.path(), &[], &["hash", "calibrate", &format!("--target={target}")]);
+        assert_eq!(ended.code, Some(2), "{target}: {ended:?}");
+        assert!(ended.stderr.contains("from 5ms to 1s"), "{target}: {ended:?}");
+    }
+    // Eight lanes of nothing: the least hash in an unoptimized build, or on a very fast machine, either way an answer.
+    let ended = run(dir.path(), &[], &["hash", "calibrate", "--target=5ms"]);
+    assert!(matches!(ended.code, Some(0 | 1)), "{ended:?}");
+    assert_eq!(ended.stdout.is_empty(), ended.code == Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("longer than 5 ms") || ended.stderr.contains("OWASP floor"), "{ended:?}");
 }
