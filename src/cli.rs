@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
+mod backup;
 mod doctor;
 mod hash;
 mod health;
@@ -62,6 +63,17 @@ enum Command {
     /// The cost of password hashes
     #[command(subcommand)]
     Hash(hash::HashCommand),
+    /// Copy the embedded database into a file, while a server uses it
+    ///
+    /// The file is whole and examined when it has its name. Private keys and the server secret are not in it, and a
+    /// restore needs none. With PostgreSQL, `pg_dump` does this; deploy/backup.md says how.
+    Backup(backup::BackupCommand),
+    /// Put a backup into the place of the database; the server must not run
+    ///
+    /// What was revoked after the backup does not live again: every session, code and device token ends, and new keys
+    /// sign. The database that was there is kept under another name. A backup of an older Latchkey is brought up to
+    /// date.
+    Restore(backup::RestoreCommand),
     /// Print the API document (OpenAPI 3.1)
     Openapi,
 }
@@ -118,6 +130,8 @@ async fn perform(config: Config, command: Command) -> anyhow::Result<()> {
         Command::User(command) => user::run(&config, command).await,
         Command::Doctor(command) => doctor::run(config, command).await,
         Command::Hash(command) => hash::run(&config, command).await,
+        Command::Backup(command) => backup::take(&config, command).await,
+        Command::Restore(command) => backup::restore(&config, command).await,
         Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Health(_) => Ok(()),
     }
 }

@@ -16,6 +16,7 @@
 //!   attempts.
 //! - [`hashing`]: Argon2id on threads of its own.
 //! - [`keys`]: the ring of ES256 keys; signing and verifying access tokens.
+//! - [`backup`]: taking one, and what must not live again after a restore.
 //! - `generations`: bounded maps of what was used lately; [`clocks`]: comparing them at start.
 //! - [`names`]: canonical addresses and usernames.
 //! - [`ambient`]: the only doors to time and randomness; [`secret`]: things that must not be printed.
@@ -27,6 +28,7 @@
 pub mod accounts;
 pub mod ambient;
 pub mod app;
+pub mod backup;
 pub mod cli;
 pub mod clocks;
 pub mod config;

@@ -66,6 +66,29 @@ pub enum Schema {
     Newer,
 }
 
+impl Schema {
+    fn of(applied: Option<i64>, plan: &Migrator) -> Self {
+        let Some(applied) = applied else { return Self::None };
+        match Some(applied).cmp(&plan.iter().map(|migration| migration.version).max()) {
+            Ordering::Less => Self::Older,
+            Ordering::Equal => Self::Current,
+            Ordering::Greater => Self::Newer,
+        }
+    }
+
+    /// What these migrations, by version and checksum, make of a file; `None` when it is not one of ours.
+    pub(super) fn of_file(applied: &[(i64, Vec<u8>)]) -> Option<Self> {
+        let ours = |(version, checksum): &(i64, Vec<u8>)| {
+            let same = SQLITE.iter().find(|migration| migration.version == *version);
+            same.is_none_or(|migration| *migration.checksum == **checksum)
+        };
+        let last = applied.iter().map(|(version, _)| *version).max();
+        // The first one tells whose it is; what this program does not know at all is a newer one's.
+        let is_ours = SQLITE.iter().next().is_some_and(|first| applied.iter().any(|(v, _)| *v == first.version));
+        (is_ours && applied.iter().all(ours)).then(|| Self::of(last, &SQLITE))
+    }
+}
+
 /// A migration that the database has had.
 #[derive(sqlx::FromRow)]
 struct Applied {
@@ -151,18 +174,12 @@ impl Db {
     /// # Errors
     /// When the database does not answer.
     pub async fn schema(&self) -> StoreResult<Schema> {
-        let newest = self.plan().migrations.iter().map(|migration| migration.version).max();
         let mut conn = self.read().await?;
         let applied: StoreResult<Option<i64>> =
             on!(&mut conn, |c| sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
                 .fetch_one(c));
         match applied {
-            Ok(None) => Ok(Schema::None),
-            Ok(applied) => Ok(match applied.cmp(&newest) {
-                Ordering::Less => Schema::Older,
-                Ordering::Equal => Schema::Current,
-                Ordering::Greater => Schema::Newer,
-            }),
+            Ok(applied) => Ok(Schema::of(applied, if self.is_embedded() { &SQLITE } else { &POSTGRES })),
             // There is no such table.
             Err(error) if !error.is_passing() => Ok(Schema::None),
             Err(error) => Err(error),

@@ -18,7 +18,9 @@ mod changes;
 mod connect;
 mod facts;
 mod migrate;
+mod patient;
 mod pool;
+mod sqlite_file;
 mod types;
 
 use std::{
@@ -36,6 +38,7 @@ pub use changes::Changes;
 pub use connect::OpenError;
 pub use facts::Facts;
 pub use migrate::{Plan, Schema};
+pub use sqlite_file::{SqliteFault, SqliteFile};
 pub use types::{APART, Timestamp};
 
 use self::pool::{Pool, ToPostgres, ToSqlite};
@@ -146,7 +149,7 @@ impl Db {
     /// # Errors
     /// When none can be had in time.
     pub async fn read(&self) -> StoreResult<Conn> {
-        self.conn(false).await
+        self.conn(false, PATIENCE).await
     }
 
     /// A write transaction; `now` is the one instant of all it writes.
@@ -154,7 +157,7 @@ impl Db {
     /// # Errors
     /// When no connection can be had, or the transaction cannot begin, in time.
     pub async fn begin(&self, now: Timestamp) -> StoreResult<Tx> {
-        let mut conn = self.conn(true).await?;
+        let mut conn = self.conn(true, PATIENCE).await?;
         self.asked.transactions.fetch_add(1, Ordering::Relaxed);
         // A deferred SQLite transaction that reads first can fail when it comes to write; an immediate one cannot.
         let begin = match self.pools {
@@ -173,10 +176,10 @@ impl Db {
         tracing::trace_span!(target: SPAN, "database", otel.kind = "client", db.system.name = system, db.operation.name = work)
     }
 
-    async fn conn(&self, write: bool) -> StoreResult<Conn> {
+    async fn conn(&self, write: bool, patience: Duration) -> StoreResult<Conn> {
         let span = self.span(write);
         let started = Instant::now();
-        let deadline = started + PATIENCE;
+        let deadline = started + patience;
         let acquire = async {
             Ok(match &self.pools {
                 Pools::Sqlite { read, write: writer } => Link::Sqlite(if write { writer } else { read }.get().await?),

@@ -51,6 +51,7 @@ kinds! {
     KeyPublished = "key_published", "A signing key came into the ring.";
     KeyRotated = "key_rotated", "The signing key `data.to` took over from `data.from`.";
     KeyRetired = "key_retired", "A signing key verifies no more; `data.cause` says why.";
+    DatabaseRestored = "database_restored", "The database came from a backup that knew what happened until `data.until`; every session ended.";
 }
 
 /// One event on its way into the table.

@@ -11,6 +11,7 @@
 //!    and warns; with none it cannot sign, and verifies all the same.
 //! 5. A token whose signature was found right is remembered for as long as it is used (`keys/verified.rs`).
 //! 6. `latchkey keys rotate` and `keys retire` move keys from state to state in the table alone (`keys/rotation.rs`).
+//! 7. After a restore the ring begins anew: no key from before signs or verifies any more (`keys/renewal.rs`).
 //!
 //! jsonwebtoken gives the types (`Jwk`, thumbprint, header). Its `encode` and `decode` parse the EC key for every token
 //! and compare with the system clock, so the two calls they end in, one ECDSA sign and one verify by aws-lc-rs, are
@@ -19,6 +20,7 @@
 mod claims;
 mod files;
 mod reading;
+mod renewal;
 mod ring;
 mod rotation;
 mod secrets;
@@ -28,6 +30,7 @@ mod verified;
 
 pub use claims::{AccessClaims, Audience};
 pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
+pub use renewal::Renewal;
 pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey};
 pub use rotation::{JWKS_MAX_AGE, Retirement, Rotation, RotationError, retire, sweep};
 pub use secrets::{check_secrets, knows_secrets, open_secrets, server_secrets};

@@ -92,6 +92,21 @@ pub(super) async fn retire_outlived(tx: &mut Tx) -> StoreResult<Vec<String>> {
     .fetch_all(c))
 }
 
+/// Retires every key, the active one included, and tells which.
+pub(super) async fn retire_all(tx: &mut Tx) -> StoreResult<Vec<String>> {
+    let now = tx.now();
+    on!(tx, |c| sqlx::query_scalar(
+        "UPDATE signing_keys SET state = 'retired', verify_until = $1 WHERE state <> 'retired' RETURNING kid"
+    )
+    .bind(now)
+    .fetch_all(c))
+}
+
+/// Forgets which secrets the database was used with.
+pub(super) async fn forget_secrets(tx: &mut Tx) -> StoreResult<()> {
+    on!(tx, |c| sqlx::query("DELETE FROM secret_checks").execute(c).map_ok(drop))
+}
+
 /// Every check value of the secrets this database was used with.
 pub(super) async fn secret_checks(conn: &mut Conn) -> StoreResult<Vec<Vec<u8>>> {
     on!(conn, |c| sqlx::query_scalar("SELECT check_value FROM secret_checks").fetch_all(c))

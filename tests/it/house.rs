@@ -15,6 +15,7 @@ use crate::support::Test;
 /// Modules that know no slice.
 const KERNEL: &[&str] = &[
     "ambient",
+    "backup",
     "clocks",
     "config",
     "db",

@@ -8,6 +8,7 @@
 //! `scripts/test` asks for all of them; a bare `cargo test` runs `embedded` and `once` and needs nothing.
 
 mod attempts;
+mod backup;
 mod budgets;
 mod caps;
 mod change_address;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(3 * cores));
     let tests = [
         attempts::tests(),
+        backup::tests(),
         budgets::tests(),
         caps::tests(),
         commands::tests(),

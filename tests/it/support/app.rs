@@ -165,6 +165,11 @@ impl TestApp {
         }
     }
 
+    /// Ends it, and lets go of its database.
+    pub async fn stop(self) {
+        self.app.db.close().await;
+    }
+
     async fn connect(&self) -> Door {
         if self.kind == StackKind::Embedded {
             Door::Sqlite(SqliteConnection::connect(&self.database()).await.expect("the file opens"))

@@ -30,6 +30,11 @@ pub fn kills() -> usize {
     pick(5, 50)
 }
 
+/// Times that a restore is killed.
+pub fn killed_restores() -> usize {
+    pick(12, 200)
+}
+
 /// Sockets that are slow at the same time.
 pub fn sockets() -> usize {
     pick(300, 2000)

@@ -160,6 +160,14 @@ impl Stack {
             .clone()
     }
 
+    /// An empty database beside that of this test, for what is restored; it goes with it.
+    pub async fn empty_database(&self) -> String {
+        let _ = self.database_url().await;
+        let name = format!("{}_b", self.database_name());
+        admin(&format!("CREATE DATABASE {name}")).await;
+        with_database(&name)
+    }
+
     fn database_name(&self) -> String {
         format!("lk_test_{}_{}", std::process::id(), self.number)
     }
@@ -178,9 +186,14 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         if self.database.get().is_some() {
-            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database_name());
+            let name = self.database_name();
+            let drop = |name| async move { admin(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await };
             // In a thread with a runtime of its own: a drop cannot wait for this one.
-            let _ = std::thread::spawn(move || block_on(admin(&sql))).join();
+            let both = move || {
+                block_on(drop(format!("{name}_b")));
+                block_on(drop(name));
+            };
+            let _ = std::thread::spawn(both).join();
         }
     }
 }
