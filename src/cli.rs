@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 failed, 2 bad usage or settings.
 
 mod backup;
+mod complete;
 mod doctor;
 mod hash;
 mod health;
@@ -12,7 +13,7 @@ mod user;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
@@ -74,6 +75,16 @@ enum Command {
     /// sign. The database that was there is kept under another name. A backup of an older Latchkey is brought up to
     /// date.
     Restore(backup::RestoreCommand),
+    /// Print the completions of a shell
+    ///
+    /// bash: latchkey completions bash >/etc/bash_completion.d/latchkey
+    /// zsh: latchkey completions zsh >"${fpath[1]}/_latchkey"
+    /// fish: latchkey completions fish >~/.config/fish/completions/latchkey.fish
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// Which shell
+        shell: complete::Shell,
+    },
     /// Print the API document (OpenAPI 3.1)
     Openapi,
 }
@@ -84,10 +95,19 @@ enum ConfigCommand {
     Check,
 }
 
+/// What can be asked for, as the manual pages and the completions of shells are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
     let command = Cli::parse().command.unwrap_or(Command::Serve);
+    if let Command::Completions { shell } = command {
+        return ended(complete::print(shell));
+    }
     let given = match Given::from_process() {
         Ok(given) => given,
         Err(faults) => return bad_settings(&faults),
@@ -132,7 +152,9 @@ async fn perform(config: Config, command: Command) -> anyhow::Result<()> {
         Command::Hash(command) => hash::run(&config, command).await,
         Command::Backup(command) => backup::take(&config, command).await,
         Command::Restore(command) => backup::restore(&config, command).await,
-        Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Health(_) => Ok(()),
+        Command::Config(ConfigCommand::Check) | Command::Openapi | Command::Health(_) | Command::Completions { .. } => {
+            Ok(())
+        }
     }
 }
 

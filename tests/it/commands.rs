@@ -1,12 +1,16 @@
-//! Commands that stand alone: `health` and `hash calibrate`.
+//! Commands that stand alone: `health`, `hash calibrate`, `completions`, and the manual pages that are made beside them.
 
 use std::{
     collections::BTreeMap,
     fs,
     io::Read,
     net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
+
+use clap_complete::{Shell, generate};
 
 use crate::{
     process::{Ended, pairs, run},
@@ -23,6 +27,9 @@ pub fn tests() -> Vec<Test> {
         without_a_server_there_is_no_health,
         a_silent_server_is_not_waited_for,
         a_target_that_cannot_be_met_is_told,
+        completions_are_those_of_the_commands,
+        manual_pages_are_those_of_the_commands,
+        bash_takes_the_completions,
     ));
     tests
 }
@@ -155,4 +162,79 @@ fn a_target_that_cannot_be_met_is_told() {
     assert!(matches!(ended.code, Some(0 | 1)), "{ended:?}");
     assert_eq!(ended.stdout.is_empty(), ended.code == Some(1), "{ended:?}");
     assert!(ended.stderr.contains("longer than 5 ms") || ended.stderr.contains("OWASP floor"), "{ended:?}");
+}
+
+// --- what is made from the commands ------------------------------------------
+
+/// Keeps files equal to what is made; with `LATCHKEY_TEST_UPDATE` writes them.
+#[expect(clippy::disallowed_methods, reason = "tests have settings of their own")]
+fn keep(folder: &str, made: &BTreeMap<String, Vec<u8>>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    if std::env::var("LATCHKEY_TEST_UPDATE").is_ok() {
+        fs::create_dir_all(&folder).unwrap();
+        for (name, text) in made {
+            fs::write(folder.join(name), text).unwrap();
+        }
+    }
+    let mut there: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    there.sort();
+    let names: Vec<_> = there.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(names, made.keys().cloned().collect::<Vec<_>>(), "in {}", folder.display());
+    for path in there {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_same = fs::read(&path).unwrap() == made[name];
+        assert!(is_same, "{name} is not what the commands are; LATCHKEY_TEST_UPDATE=1 writes it anew");
+    }
+}
+
+fn completions() -> BTreeMap<String, Vec<u8>> {
+    [(Shell::Bash, "bash"), (Shell::Zsh, "zsh"), (Shell::Fish, "fish")]
+        .into_iter()
+        .map(|(shell, end)| {
+            let mut text = Vec::new();
+            generate(shell, &mut latchkey::cli::command(), "latchkey", &mut text);
+            (format!("latchkey.{end}"), text)
+        })
+        .collect()
+}
+
+fn completions_are_those_of_the_commands() {
+    let made = completions();
+    keep("src/cli/completions", &made);
+    let dir = tempfile::TempDir::new().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        // Whatever the settings are: a package is built without any.
+        let ended = run(dir.path(), &pairs(&[("LATCHKEY_NO_SUCH_THING", "1")]), &["completions", shell]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let is_same = ended.stdout.as_bytes() == made[&format!("latchkey.{shell}")];
+        assert!(is_same, "{shell}: the program was built before its completions were");
+        for word in ["doctor", "calibrate", "restore"] {
+            assert!(ended.stdout.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(run(dir.path(), &[], &["completions", "cmd"]).code, Some(2));
+}
+
+fn manual_pages_are_those_of_the_commands() {
+    let dir = tempfile::TempDir::new().unwrap();
+    clap_mangen::generate_to(latchkey::cli::command(), dir.path()).unwrap();
+    let pages = fs::read_dir(dir.path()).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+    });
+    let pages: BTreeMap<_, _> = pages.collect();
+    assert!(pages.contains_key("latchkey.1") && pages.contains_key("latchkey-doctor.1"), "{:?}", pages.keys());
+    keep("deploy/man", &pages);
+}
+
+fn bash_takes_the_completions() {
+    let script = format!(
+        "source {}/src/cli/completions/latchkey.bash
+         COMP_WORDS=(latchkey do) COMP_CWORD=1
+         _latchkey latchkey do latchkey
+         echo \"${{COMPREPLY[@]}}\"",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let output = Command::new("bash").arg("-c").arg(script).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), "doctor", "{:?}", String::from_utf8(output.stderr));
 }
