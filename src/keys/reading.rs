@@ -6,7 +6,8 @@
 //!    changed, and at every reading as long as the active key is missing (a mounted secret may come later than the row).
 //!    What is held stays held, and a fault in the folder is told and passed over: a folder that is being rewritten takes
 //!    nothing away from a node that runs.
-//! 3. With rotations faster than the poll, a token can name a key that this node has not heard of. Before it is refused
+//! 3. An operator who put a key of his own there asks for a look at once ([`KeyRing::take_in_files`], by SIGHUP).
+//! 4. With rotations faster than the poll, a token can name a key that this node has not heard of. Before it is refused
 //!    the table is read once more ([`KeyRing::look_again`]): one reading for all who ask, and none within a second of
 //!    the one before, so that forged names cost no statement each. Who comes within that second waits for its end rather
 //!    than being refused, else forgers could have honest tokens refused.
@@ -16,12 +17,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 
 use super::{
-    FileFault, FileFaults, KeyFiles, KeyRing, KeyState,
-    ring::{Private, Snapshot},
+    FileFault, FileFaults, KeyFiles, KeyRing, KeyState, PrivateKey,
+    ring::{self, Private, Snapshot},
     store::{self, KeyRow},
     token::Signer,
 };
-use crate::db::{Db, PATIENCE, StoreResult};
+use crate::{
+    ambient::Ambient,
+    db::{Db, PATIENCE, StoreResult},
+};
 
 /// Between two readings that tokens asked for.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
@@ -66,6 +70,30 @@ impl KeyRing {
     /// When the database does not answer; the ring stays as it was.
     pub async fn reload(&self, db: &Db) -> StoreResult<()> {
         let mut told = self.reading.told.lock().await;
+        self.read_again(db, &mut told, None).await
+    }
+
+    /// Looks into the folder whatever the table says: keys that are in no row are taken into the ring as at a start, and
+    /// those that may sign are held from now on. What is wrong with the rest is told.
+    ///
+    /// # Errors
+    /// When the database does not answer; the ring stays as it was.
+    pub async fn take_in_files(&self, db: &Db, ambient: &Ambient) -> StoreResult<()> {
+        let mut told = self.reading.told.lock().await;
+        told.faults.clear();
+        let Some(found) = self.look_into_folder(&mut told).await else { return Ok(()) };
+        let mut conn = db.read().await?;
+        let rows = store::ring(&mut conn).await?;
+        drop(conn);
+        for key in found.iter().filter(|key| rows.iter().all(|row| row.kid != key.kid)) {
+            ring::take_in(db, key, ambient).await?;
+        }
+        tracing::info!(keys = found.len(), faults = told.faults.len(), "the folder of keys was read again");
+        self.read_again(db, &mut told, Some(found)).await
+    }
+
+    /// Reads the table. `found` is what the folder has, if somebody looked already.
+    async fn read_again(&self, db: &Db, told: &mut Told, found: Option<Vec<PrivateKey>>) -> StoreResult<()> {
         let mut conn = db.read().await?;
         let rows = store::ring(&mut conn).await?;
         drop(conn);
@@ -73,11 +101,11 @@ impl KeyRing {
         let is_new = rows != known.rows;
         let lacks = |row: &KeyRow| !known.private.contains_key(&row.kid);
         let look = |row: &KeyRow| lacks(row) && (row.state == KeyState::Active || is_new && row.state.may_sign());
-        let private = if rows.iter().any(look) {
-            self.look_into_folder(&rows, &known.private, &mut told).await
-        } else {
-            Arc::clone(&known.private)
+        let found = match found {
+            None if rows.iter().any(look) => self.look_into_folder(told).await,
+            found => found,
         };
+        let private = found.map_or_else(|| Arc::clone(&known.private), |found| hold(&rows, &known.private, &found));
         if is_new || private.len() != known.private.len() {
             self.swap(Snapshot::new(rows, private));
             told.tell(&self.snapshot());
@@ -114,12 +142,12 @@ impl KeyRing {
         matches!(tokio::time::timeout(PATIENCE, look).await, Ok(Ok(true)))
     }
 
-    /// What is held, and what the folder has of these rows beside it.
-    async fn look_into_folder(&self, rows: &[KeyRow], held: &Arc<Private>, told: &mut Told) -> Arc<Private> {
+    /// The keys in the folder, or `None` when it does not answer.
+    async fn look_into_folder(&self, told: &mut Told) -> Option<Vec<PrivateKey>> {
         let files = self.reading.files.clone();
         // A folder may lie on a network and not answer: that must not keep this node from hearing of the ring, nor pile up
         // threads that wait for it.
-        let Ok(one_at_a_time) = Arc::clone(&self.reading.looking).try_lock_owned() else { return Arc::clone(held) };
+        let one_at_a_time = Arc::clone(&self.reading.looking).try_lock_owned().ok()?;
         let look = tokio::task::spawn_blocking(move || {
             let found = files.look();
             drop(one_at_a_time);
@@ -127,22 +155,27 @@ impl KeyRing {
         });
         let Ok(Ok((found, faults))) = tokio::time::timeout(FOLDER_PATIENCE, look).await else {
             tracing::warn!("the folder of keys does not answer; going on with the keys that are held");
-            return Arc::clone(held);
+            return None;
         };
         if !faults.is_empty() && faults != told.faults {
             tracing::warn!("going on without some files: {}", FileFaults(faults.clone()));
         }
         told.faults = faults;
-        let is_wanted = |kid: &str| rows.iter().any(|row| row.kid == kid && row.state.may_sign());
-        let mut private = Private::clone(held);
-        for key in found.iter().filter(|key| is_wanted(&key.kid) && !held.contains_key(&key.kid)) {
-            if let Some(signer) = Signer::new(key) {
-                tracing::info!(kid = key.kid, "a private key was found in the folder");
-                private.insert(key.kid.clone(), Arc::new(signer));
-            }
-        }
-        Arc::new(private)
+        Some(found)
     }
+}
+
+/// What is held, and what was found of these rows beside it.
+fn hold(rows: &[KeyRow], held: &Arc<Private>, found: &[PrivateKey]) -> Arc<Private> {
+    let is_wanted = |kid: &str| rows.iter().any(|row| row.kid == kid && row.state.may_sign());
+    let mut private = Private::clone(held);
+    for key in found.iter().filter(|key| is_wanted(&key.kid) && !held.contains_key(&key.kid)) {
+        if let Some(signer) = Signer::new(key) {
+            tracing::info!(kid = key.kid, "a private key was found in the folder");
+            private.insert(key.kid.clone(), Arc::new(signer));
+        }
+    }
+    Arc::new(private)
 }
 
 impl Told {

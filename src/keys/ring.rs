@@ -340,7 +340,7 @@ fn may_verify(row: &KeyRow) -> bool {
 }
 
 /// Takes a key from a file into the ring.
-async fn take_in(db: &Db, key: &PrivateKey, ambient: &Ambient) -> StoreResult<()> {
+pub(super) async fn take_in(db: &Db, key: &PrivateKey, ambient: &Ambient) -> StoreResult<()> {
     let mut tx = db.begin(ambient.now()).await?;
     let published = store::publish(&mut tx, &key.kid, &key.jwk, KeyState::Active).await?
         || store::publish(&mut tx, &key.kid, &key.jwk, KeyState::Next).await?;
