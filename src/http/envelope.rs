@@ -1,7 +1,7 @@
 //! What every response has, and the one place where problems are rendered and requests are logged.
 //!
 //! 1. The request gets an id: its own `X-Request-Id` if that is harmless, else a new one.
-//! 2. Header lines over 8 KiB (431) and a declared body over 16 KiB (413) go no further.
+//! 2. More than 100 header lines or one over 8 KiB (431) and a declared body over 16 KiB (413) go no further.
 //! 3. The route runs in a span that carries id and client address; a handler adds person and session.
 //! 4. An [`ApiError`] in the response's extensions becomes its RFC 9457 body.
 //! 5. Headers of the contract are added, and the request ends in one line at `info`, also when its client hung up.
@@ -40,6 +40,9 @@ use crate::{
 /// The most a request body may have.
 pub const MOST_BODY_BYTES: usize = 16 * 1024;
 const MOST_HEADER_LINE_BYTES: usize = 8 * 1024;
+/// On HTTP/1.1 hyper sees to that. On HTTP/2 a byte can stand for a line that came before, so a head of a few bytes would
+/// be thousands of lines.
+const MOST_HEADER_LINES: usize = 100;
 /// What the log has for a status when the client hung up before there was one (nginx's word for it).
 const CLIENT_GONE: u16 = 499;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -150,7 +153,9 @@ fn request_id(headers: &HeaderMap, ambient: &Ambient) -> String {
 }
 
 fn oversized(headers: &HeaderMap) -> Option<Code> {
-    if headers.iter().any(|(name, value)| name.as_str().len() + value.len() > MOST_HEADER_LINE_BYTES) {
+    if headers.len() > MOST_HEADER_LINES
+        || headers.iter().any(|(name, value)| name.as_str().len() + value.len() > MOST_HEADER_LINE_BYTES)
+    {
         return Some(Code::HeaderTooLarge);
     }
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());

@@ -6,6 +6,7 @@
 
 mod bearer;
 pub mod client_address;
+mod connection;
 mod context;
 mod cookies;
 mod cors;
@@ -13,6 +14,7 @@ mod docs;
 mod envelope;
 mod fields;
 mod finish;
+mod frames;
 mod health;
 mod json;
 mod language;

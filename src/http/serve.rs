@@ -1,33 +1,27 @@
 //! The accept loop. Our own on hyper, because `axum::serve` knows no limit on time and none on connections: a client that
-//! sends a byte a minute would hold its socket for ever, and one address could hold them all.
+//! sends a byte a minute would hold its socket for ever, and one address could hold them all. What becomes of a connection
+//! is told in `connection`.
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, http::Request};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use axum::Router;
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    net::TcpListener,
+    sync::{mpsc, watch},
 };
-use tower::ServiceExt;
 
 use super::{
-    Peer, Refusals, TrustedProxies,
-    patience::{HEAD, Patient, Phase, REST},
+    Refusals, TrustedProxies,
+    connection::{Host, attend},
 };
 
-/// The request head as a whole. hyper answers 431 beyond.
-const MOST_HEAD_BYTES: usize = 64 * 1024;
 /// How long running requests may go on after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(30);
 /// A flood is told of so often, not once for each connection.
@@ -110,15 +104,16 @@ impl Drop for Place {
 ///
 /// # Errors
 /// When the listener does not know its own address.
-pub fn serve(
-    listener: TcpListener,
-    router: Router,
-    gate: Gate,
-    mut stop: watch::Receiver<bool>,
-) -> io::Result<Serving> {
+pub fn serve(listener: TcpListener, router: Router, gate: Gate, stop: watch::Receiver<bool>) -> io::Result<Serving> {
+    accept(listener, gate, Host { router, stop })
+}
+
+fn accept(listener: TcpListener, gate: Gate, host: Host) -> io::Result<Serving> {
     let address = listener.local_addr()?;
+    let mut stop = host.stop.clone();
     let task = tokio::spawn(async move {
-        let graceful = GracefulShutdown::new();
+        // Each connection has a sender of this, so it ends when the last of them does.
+        let (alive, mut ended) = mpsc::channel::<Infallible>(1);
         let mut told = None;
         loop {
             let accepted = tokio::select! {
@@ -127,7 +122,13 @@ pub fn serve(
             };
             match accepted {
                 Ok((stream, peer)) => match gate.enter(peer.ip()) {
-                    Some(place) => attend(&graceful, stream, peer, router.clone(), place),
+                    Some(place) => {
+                        let (attended, alive) = (attend(host.clone(), stream, peer), alive.clone());
+                        tokio::spawn(async move {
+                            attended.await;
+                            drop((place, alive));
+                        });
+                    }
                     None if told.is_none_or(|at: Instant| at.elapsed() > TELL) => {
                         told = Some(Instant::now());
                         let refused = gate.refusals.connections();
@@ -142,43 +143,12 @@ pub fn serve(
                 }
             }
         }
-        drop(listener);
-        if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        drop((listener, alive));
+        if tokio::time::timeout(DRAIN, ended.recv()).await.is_err() {
             tracing::warn!("some requests did not end in time and were cut off");
         }
     });
     Ok(Serving { address, task })
-}
-
-/// Serves one connection in a task of its own.
-fn attend(graceful: &GracefulShutdown, stream: TcpStream, peer: SocketAddr, router: Router, place: Option<Place>) {
-    // Answers are small and written at once: waiting for more (Nagle) only costs time.
-    let _ = stream.set_nodelay(true);
-    let phase = Phase::default();
-    let stream = Patient::new(stream, phase.clone());
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        phase.serve();
-        request.extensions_mut().insert(Peer(peer));
-        let (answer, phase) = (router.clone().oneshot(request.map(Body::new)), phase.clone());
-        async move {
-            let answer = answer.await;
-            phase.rest();
-            answer
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD + REST)
-        .max_buf_size(MOST_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let watched = graceful.watch(connection);
-    tokio::spawn(async move {
-        // A connection that breaks is the client's affair; what was asked on it is logged elsewhere.
-        if let Err(error) = watched.await {
-            tracing::debug!(%error, "connection ended");
-        }
-        drop(place);
-    });
 }
 
 #[cfg(test)]

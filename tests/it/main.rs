@@ -24,6 +24,7 @@ mod failover;
 mod faults;
 mod house;
 mod http;
+mod http2;
 mod keys;
 mod limits;
 mod login;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         faults::tests(),
         house::tests(),
         http::tests(),
+        http2::tests(),
         keys::tests(),
         limits::tests(),
         login::tests(),

@@ -1,0 +1,143 @@
+//! One connection, from the socket to its end.
+//!
+//! 1. The first bytes tell which protocol it is, and are looked at and not taken: a client that knows beforehand (RFC 9113
+//!    §3.3) begins with the preface of HTTP/2. There is no `Upgrade: h2c`: nothing that a proxy does not speak itself can
+//!    be had through it.
+//! 2. Requests go to the routes, with the peer beside them.
+//! 3. It ends when its client does, when it is too slow (`patience`), after a rest, or at a stop; on HTTP/2 the last two
+//!    begin with GOAWAY, and what runs is finished.
+
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::LazyLock, time::Duration};
+
+use axum::{Router, body::Body, http::Request, response::Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{net::TcpStream, sync::watch};
+use tower::ServiceExt;
+
+use super::{
+    Peer,
+    frames::PREFACE,
+    patience::{HEAD, Pace, Patient, REST},
+};
+
+/// The request head as a whole: 431 beyond, and on HTTP/2 also what a head may unpack to.
+const MOST_HEAD_BYTES: u32 = 64 * 1024;
+/// Requests at once on a connection of HTTP/2. RFC 9113 §6.5.2 would have at least 100, and pages and proxies reckon with
+/// that; each costs a task and its body of 16 KiB, so not many more.
+pub(super) const MOST_STREAMS: u32 = 128;
+/// What a client may send before it is read: one body, and four of them on the connection as a whole, whatever the number
+/// of streams. A handler reads its body at once, so nobody waits for this; the least that RFC 9113 knows for a connection.
+const STREAM_WINDOW: u32 = 16 * 1024;
+const CONNECTION_WINDOW: u32 = 65_535;
+/// What may wait to be sent on one stream.
+const MOST_UNSENT_BYTES: usize = 64 * 1024;
+/// Requests that the library itself had to refuse for what was wrong with them (CVE-2025-8671).
+const MOST_FAULTY_STREAMS: usize = 128;
+/// A client that is gone without a word is noticed after both.
+const PING: Duration = Duration::from_secs(20);
+const PONG: Duration = Duration::from_secs(10);
+/// How long the goodbye after a rest may take, with answers that are still being read.
+const GOODBYE: Duration = Duration::from_secs(30);
+
+/// How each protocol is spoken.
+struct Speakers {
+    either: Builder<TokioExecutor>,
+    one: Builder<TokioExecutor>,
+    two: Builder<TokioExecutor>,
+}
+
+static SPEAKERS: LazyLock<Speakers> = LazyLock::new(|| {
+    let mut either = Builder::new(TokioExecutor::new());
+    either.http1().timer(TokioTimer::new()).header_read_timeout(HEAD + REST).max_buf_size(MOST_HEAD_BYTES as usize);
+    either
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MOST_STREAMS)
+        .max_header_list_size(MOST_HEAD_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(MOST_UNSENT_BYTES)
+        .max_local_error_reset_streams(MOST_FAULTY_STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PONG);
+    Speakers { one: either.clone().http1_only(), two: either.clone().http2_only(), either }
+});
+
+/// What a connection is served with.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub router: Router,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn attend(host: Host, stream: TcpStream, peer: SocketAddr) {
+    // Answers are small and written at once: waiting for more (Nagle) only costs time.
+    let _ = stream.set_nodelay(true);
+    let (pace, mut stop) = (Pace::new(), host.stop);
+    let begun = tokio::select! {
+        begun = begin(&stream, &pace) => begun,
+        () = stopped(&mut stop) => return,
+    };
+    let speaker = match begun {
+        Ok(speaker) => speaker,
+        // Scanners: not worth a line each.
+        Err(error) => return tracing::debug!(%error, address = %peer.ip(), "nothing came of a connection"),
+    };
+    let router = host.router;
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let running = pace.serve();
+        request.extensions_mut().insert(Peer(peer));
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move {
+            let answer: Result<Response, Infallible> = answer.await;
+            drop(running);
+            answer
+        }
+    });
+    let stream = TokioIo::new(Patient::new(stream, pace.clone()));
+    let mut connection = pin!(speaker.serve_connection(stream, service));
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        () = stopped(&mut stop) => None,
+        () = pace.rest_is_over() => {
+            connection.as_mut().graceful_shutdown();
+            let gone = tokio::time::timeout(GOODBYE, connection.as_mut()).await;
+            Some(gone.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())))
+        }
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // A connection that breaks is the client's affair; what was asked on it is logged elsewhere.
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Finds out what is spoken.
+async fn begin(stream: &TcpStream, pace: &Pace) -> io::Result<&'static Builder<TokioExecutor>> {
+    let mut first = [0; PREFACE.len()];
+    let length = tokio::time::timeout_at(pace.first_head(), stream.peek(&mut first)).await??;
+    match PREFACE.strip_prefix(&first[..length]) {
+        _ if length == 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        Some([]) => Ok(&SPEAKERS.two),
+        // hyper-util reads on until it knows. It could do so for all, but then the head of HTTP/1.1 would come in two
+        // pieces, and the second takes a buffer of twice the size for as long as the connection lasts.
+        Some(_) => Ok(&SPEAKERS.either),
+        None => Ok(&SPEAKERS.one),
+    }
+}
