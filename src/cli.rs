@@ -9,18 +9,23 @@ mod hash;
 mod health;
 mod keys;
 mod mail;
+mod renewal;
 mod user;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
     ambient::Ambient,
     app::{self, App, StartError, open_database},
-    config::{self, Config, Given},
-    http::{Gate, serve},
+    config::{self, Config, Given, Provisions},
+    http::{Certificates, Gate, serve, serve_tls},
     telemetry,
 };
 
@@ -112,12 +117,16 @@ pub fn run() -> ExitCode {
         Ok(given) => given,
         Err(faults) => return bad_settings(&faults),
     };
-    let config = Config::from_given(&given);
+    let settings = match command {
+        Command::Serve | Command::Config(ConfigCommand::Check) => Config::for_server(&given),
+        // Whoever runs these need not be able to read the key of the certificate.
+        _ => Config::from_given(&given).map(|config| (config, Provisions::default())),
+    };
     if let Command::Config(ConfigCommand::Check) = command {
-        return check(&given, config);
+        return check(&given, settings);
     }
-    let config = match config {
-        Ok(config) => config,
+    let (config, provisions) = match settings {
+        Ok(settings) => settings,
         Err(faults) => return bad_settings(&faults),
     };
     match &command {
@@ -134,16 +143,16 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let outcome = runtime.block_on(perform(config, command));
+    let outcome = runtime.block_on(perform(config, provisions, command));
     // Nobody waits for a hash that is still under way.
     runtime.shutdown_background();
     telemetry::flush();
     ended(outcome)
 }
 
-async fn perform(config: Config, command: Command) -> anyhow::Result<()> {
+async fn perform(config: Config, provisions: Provisions, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve => run_server(config).await,
+        Command::Serve => run_server(config, provisions).await,
         Command::Migrate => migrate(&config).await,
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Mail(command) => mail::run(&config, command).await,
@@ -181,13 +190,14 @@ fn failed(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn check(given: &Given, config: Result<Config, config::Faults>) -> ExitCode {
+fn check(given: &Given, settings: Result<(Config, Provisions), config::Faults>) -> ExitCode {
     for (name, value) in config::effective(given) {
         println!("{name}={value}");
     }
-    match config {
-        Ok(config) => {
-            for warning in config.warnings() {
+    match settings {
+        Ok((config, provisions)) => {
+            let now = Ambient::system().now();
+            for warning in config.warnings().into_iter().chain(provisions.warnings(&config, now)) {
                 eprintln!("warning: {warning}");
             }
             ExitCode::SUCCESS
@@ -211,13 +221,16 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run_server(config: Config) -> anyhow::Result<()> {
-    for warning in config.warnings() {
+async fn run_server(config: Config, provisions: Provisions) -> anyhow::Result<()> {
+    let ambient = Ambient::system();
+    for warning in config.warnings().into_iter().chain(provisions.warnings(&config, ambient.now())) {
         tracing::warn!("{warning}");
     }
     raise_file_limit(config.limits.connections);
     let exporting = telemetry::export(&config);
-    let app = App::build(config, Ambient::system()).await?;
+    // From here on it does not end the process.
+    let hangups = signal(SignalKind::hangup())?;
+    let app = App::build(config, ambient).await?;
     let config = &app.config;
     let (stop, stopped) = watch::channel(false);
     let bind = async |name: &str, address| {
@@ -232,7 +245,11 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let gate = Gate::new(config.limits.connections, config.proxies.clone(), app.refusals.clone());
-    let public = serve(public, app.router(), gate, stopped.clone())?;
+    let certificates = config.tls.clone().zip(provisions.tls).map(|(files, pair)| Certificates::new(files, pair));
+    let public = match &certificates {
+        Some(certificates) => serve_tls(public, app.router(), gate, certificates.clone(), stopped)?,
+        None => serve(public, app.router(), gate, stopped)?,
+    };
     let internal = match internal {
         // The probes' listener stays until the public one is drained.
         Some(listener) => {
@@ -242,14 +259,13 @@ async fn run_server(config: Config) -> anyhow::Result<()> {
         None => None,
     };
     let courier = app.spawn_jobs();
+    tokio::spawn(renewal::run(app.clone(), certificates, hangups));
     greet(&app, public.address, internal.as_ref().map(|(_, serving)| serving.address));
 
     wait_for_stop().await;
     tracing::info!("stopping: no new connections, running requests have 30 s");
     app.begin_stop();
-    let _ = stop.send(true);
-    public.drained().await;
-    if let Some((stop, serving)) = internal {
+    for (stop, serving) in std::iter::once((stop, public)).chain(internal) {
         let _ = stop.send(true);
         serving.drained().await;
     }
@@ -292,7 +308,8 @@ fn greet(app: &App, public: std::net::SocketAddr, internal: Option<std::net::Soc
         None => format!("files in {}", config.data_dir.join("mail").display()),
     };
     let internal = internal.map_or_else(|| "off".to_owned(), |address| format!("http://{address}"));
-    let base = format!("http://{}", connectable(public));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", connectable(public));
     let keys = config.jwt_dir.display().to_string();
     let register = format!(
         "curl -s {base}/register -H 'content-type: application/json' \
@@ -333,7 +350,6 @@ fn connectable(address: std::net::SocketAddr) -> std::net::SocketAddr {
 }
 
 async fn wait_for_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
     let terminate = async {
         match signal(SignalKind::terminate()) {
             Ok(mut signals) => {

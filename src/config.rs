@@ -6,6 +6,7 @@
 //! what compose files and shells leave behind for a variable that has none.
 
 mod parse;
+mod provisions;
 mod public_url;
 mod settings;
 mod traces;
@@ -13,6 +14,7 @@ mod values;
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
+pub use provisions::Provisions;
 pub use public_url::PublicUrl;
 pub use settings::{SETTINGS, Setting};
 pub use traces::{Endpoint, Sampler, TraceSettings};
@@ -22,7 +24,7 @@ pub use values::{
 
 use crate::{
     ephemeral::RedisUrl,
-    http::TrustedProxies,
+    http::{TlsFiles, TrustedProxies},
     mail::SmtpServer,
     secret::{SecretBytes, SecretText},
 };
@@ -36,6 +38,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where probes and operators connect; `None` is `off`.
     pub internal_listen: Option<SocketAddr>,
+    /// Certificate and key of the public listener; `None` is plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// Home of the SQLite file and of mail that goes to files.
     pub data_dir: PathBuf,
     /// Home of private keys and the server secret.
@@ -184,6 +188,7 @@ impl Config {
         let queue = reader.optional("LATCHKEY_HASH_QUEUE", parse::count);
         let listen = reader.required("LATCHKEY_LISTEN", parse::address);
         let internal = reader.required("LATCHKEY_INTERNAL_LISTEN", parse::address_or_off);
+        let tls = reader.tls();
         let data_dir = reader.required("LATCHKEY_DATA_DIR", parse::path);
         let jwt_dir = reader.required("LATCHKEY_JWT_DIR", parse::path);
         let database_url = reader.secret("DATABASE_URL", parse::database_url);
@@ -247,6 +252,7 @@ impl Config {
                 public_url,
                 listen: listen?,
                 internal_listen: internal?,
+                tls: tls?,
                 data_dir: data_dir?,
                 jwt_dir: jwt_dir?,
                 database_url: database_url?,

@@ -32,6 +32,12 @@ pub const SETTINGS: &[Setting] = &[
     plain("LATCHKEY_PUBLIC_URL", "http://localhost:3000", "Issuer and base of every link: scheme, host, port, no path"),
     plain("LATCHKEY_LISTEN", "127.0.0.1:3000", "Public listener; port 0 takes any free one"),
     plain("LATCHKEY_INTERNAL_LISTEN", "127.0.0.1:3001", "Listener for probes and operators; `off` for none"),
+    open(
+        "LATCHKEY_TLS_CERT",
+        "(plain HTTP)",
+        "Certificate of the public listener with those between it and its authority, PEM; read again when it changes",
+    ),
+    open("LATCHKEY_TLS_KEY", "(plain HTTP)", "Its private key, PEM, which others on the machine cannot read"),
     plain("LATCHKEY_DATA_DIR", "./data", "Home of the SQLite file and of mail that goes to files"),
     plain("LATCHKEY_JWT_DIR", "./jwt", "Home of private keys and the server secret"),
     secret(

@@ -25,6 +25,7 @@ mod path;
 mod patience;
 mod refusals;
 mod serve;
+mod tls;
 mod well_known;
 
 pub use bearer::Bearer;
@@ -43,5 +44,6 @@ pub use limits::{Limit, Limits, Quota};
 pub use metrics::Probe;
 pub use path::PathId;
 pub use refusals::Refusals;
-pub use serve::{Gate, Serving, serve};
+pub use serve::{Gate, Serving, serve, serve_tls};
+pub use tls::{Certificates, LOOK_PERIOD, Look, Pair, TlsFault, TlsFiles};
 pub use well_known::routes as well_known_routes;

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Refusals, TrustedProxies,
+    Certificates, Refusals, TrustedProxies,
     connection::{Host, attend},
 };
 
@@ -100,12 +100,26 @@ impl Drop for Place {
     }
 }
 
-/// Serves `router` on `listener` until `stop` says `true`.
+/// Serves `router` on `listener`, without TLS, until `stop` says `true`.
 ///
 /// # Errors
 /// When the listener does not know its own address.
 pub fn serve(listener: TcpListener, router: Router, gate: Gate, stop: watch::Receiver<bool>) -> io::Result<Serving> {
-    accept(listener, gate, Host { router, stop })
+    accept(listener, gate, Host { router, tls: None, stop })
+}
+
+/// As [`serve`], with TLS: new connections are shown what is in force of `certificates`.
+///
+/// # Errors
+/// When the listener does not know its own address.
+pub fn serve_tls(
+    listener: TcpListener,
+    router: Router,
+    gate: Gate,
+    certificates: Certificates,
+    stop: watch::Receiver<bool>,
+) -> io::Result<Serving> {
+    accept(listener, gate, Host { router, tls: Some(certificates), stop })
 }
 
 fn accept(listener: TcpListener, gate: Gate, host: Host) -> io::Result<Serving> {

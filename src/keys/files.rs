@@ -239,10 +239,10 @@ impl KeyFiles {
 }
 
 /// The text of a file that others cannot read. Links are followed.
-fn read_private(path: &Path) -> Result<Zeroizing<String>, &'static str> {
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, &'static str> {
     let metadata = fs::metadata(path).map_err(|_| "it cannot be read by this user")?;
     if !metadata.is_file() {
-        return Err("only files belong here");
+        return Err("it is no file");
     }
     if metadata.permissions().mode() & 0o007 != 0 {
         return Err("others may read or write it; `chmod o= FILE` and, if it was exposed, make a new one");

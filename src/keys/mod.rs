@@ -29,6 +29,7 @@ mod token;
 mod verified;
 
 pub use claims::{AccessClaims, Audience};
+pub(crate) use files::read_private;
 pub use files::{FileFault, FileFaults, KeyFiles, PrivateKey};
 pub use renewal::Renewal;
 pub use ring::{KeyRing, KeyState, NoSigningKey, RingError, RingKey};

@@ -53,6 +53,7 @@ mod settings;
 mod smtp;
 mod sockets;
 mod support;
+mod tls;
 mod tokens;
 mod topologies;
 mod traces;
@@ -121,6 +122,7 @@ fn main() -> ExitCode {
         settings::tests(),
         smtp::tests(),
         sockets::tests(),
+        tls::tests(),
         tokens::tests(),
         topologies::tests(),
         traces::tests(),

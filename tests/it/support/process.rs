@@ -36,16 +36,24 @@ impl Process {
 
     /// As [`Process::start`], for a server that may refuse; then with what it said.
     pub fn try_start(dir: &Path, settings: &[(String, String)]) -> Result<Self, String> {
-        let mut child = Self::command(dir, settings).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = Self::command(dir, settings);
+        command.stderr(Stdio::piped());
+        Self::of(command)
+    }
+
+    /// As [`Process::try_start`], by a command of one's own.
+    pub fn of(mut command: Command) -> Result<Self, String> {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
-        let heard = Arc::clone(&output);
-        std::thread::spawn(move || {
-            while let Some(Ok(line)) = errors.next() {
-                *heard.lock().unwrap() += &(line + "\n");
-            }
-        });
+        if let Some(errors) = child.stderr.take() {
+            let (mut errors, heard) = (BufReader::new(errors).lines(), Arc::clone(&output));
+            std::thread::spawn(move || {
+                while let Some(Ok(line)) = errors.next() {
+                    *heard.lock().unwrap() += &(line + "\n");
+                }
+            });
+        }
         let listening = loop {
             let Some(Ok(line)) = lines.next() else {
                 let _ = child.wait();
@@ -65,7 +73,7 @@ impl Process {
             }
         });
         let address = |name: &str| {
-            listening[name].as_str().and_then(|url| url.strip_prefix("http://")).and_then(|url| url.parse().ok())
+            listening[name].as_str().and_then(|url| url.split_once("://")).and_then(|(_, address)| address.parse().ok())
         };
         Ok(Self {
             child,
@@ -101,7 +109,16 @@ impl Process {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status().unwrap();
+        self.signal("-TERM");
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal("-HUP");
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
         assert!(status.success());
     }
 

@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -23,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivatePkcs8KeyDer},
+    rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivatePkcs8KeyDer},
 };
 
 /// How the server is today. What is under way goes on in the new mood.
@@ -703,6 +704,14 @@ impl Authority {
         let leaf = CertificateParams::new(names).unwrap().signed_by(&pair, &self.0).unwrap();
         std::fs::write(certificate, leaf.pem()).unwrap();
         std::fs::write(key, pair.serialize_pem()).unwrap();
+        std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// What a client trusts who knows this authority and no other.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        roots
     }
 
     /// Its own certificate as a file, for `SSL_CERT_FILE`.
