@@ -10,6 +10,7 @@ mod health;
 mod keys;
 mod mail;
 mod renewal;
+mod systemd;
 mod user;
 
 use std::{process::ExitCode, time::Duration};
@@ -20,6 +21,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
+
+use self::systemd::Handed;
 
 use crate::{
     ambient::Ambient,
@@ -129,6 +132,10 @@ pub fn run() -> ExitCode {
         Ok(settings) => settings,
         Err(faults) => return bad_settings(&faults),
     };
+    let handed = match Handed::take(&provisions) {
+        Ok(handed) => handed,
+        Err(error) => return failed(error.as_ref()),
+    };
     match &command {
         Command::Openapi => {
             println!("{:#}", app::api_document(config.public_url.as_str()));
@@ -143,16 +150,16 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let outcome = runtime.block_on(perform(config, provisions, command));
+    let outcome = runtime.block_on(perform(config, provisions, handed, command));
     // Nobody waits for a hash that is still under way.
     runtime.shutdown_background();
     telemetry::flush();
     ended(outcome)
 }
 
-async fn perform(config: Config, provisions: Provisions, command: Command) -> anyhow::Result<()> {
+async fn perform(config: Config, provisions: Provisions, handed: Handed, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve => run_server(config, provisions).await,
+        Command::Serve => run_server(config, provisions, handed).await,
         Command::Migrate => migrate(&config).await,
         Command::Keys(command) => keys::run(&config, command).await,
         Command::Mail(command) => mail::run(&config, command).await,
@@ -221,7 +228,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run_server(config: Config, provisions: Provisions) -> anyhow::Result<()> {
+async fn run_server(config: Config, provisions: Provisions, handed: Handed) -> anyhow::Result<()> {
     let ambient = Ambient::system();
     for warning in config.warnings().into_iter().chain(provisions.warnings(&config, ambient.now())) {
         tracing::warn!("{warning}");
@@ -233,16 +240,12 @@ async fn run_server(config: Config, provisions: Provisions) -> anyhow::Result<()
     let app = App::build(config, ambient).await?;
     let config = &app.config;
     let (stop, stopped) = watch::channel(false);
-    let bind = async |name: &str, address| {
-        TcpListener::bind(address).await.map_err(|error| {
-            anyhow::anyhow!("cannot listen on {address}: {error}; free the port or set {name} to another one")
-        })
-    };
     // Both sockets before either serves: a port that is taken is found before anybody is answered.
-    let public = bind("LATCHKEY_LISTEN", config.listen).await?;
-    let internal = match config.internal_listen {
-        Some(address) => Some(bind("LATCHKEY_INTERNAL_LISTEN", address).await?),
-        None => None,
+    let public = listen(handed.public, "LATCHKEY_LISTEN", config.listen).await?;
+    let internal = match (handed.internal, config.internal_listen) {
+        (None, None) => None,
+        // The address is of no matter when a socket was handed over.
+        (handed, address) => Some(listen(handed, "LATCHKEY_INTERNAL_LISTEN", address.unwrap_or(config.listen)).await?),
     };
     let gate = Gate::new(config.limits.connections, config.proxies.clone(), app.refusals.clone());
     let certificates = config.tls.clone().zip(provisions.tls).map(|(files, pair)| Certificates::new(files, pair));
@@ -261,9 +264,12 @@ async fn run_server(config: Config, provisions: Provisions) -> anyhow::Result<()
     let courier = app.spawn_jobs();
     tokio::spawn(renewal::run(app.clone(), certificates, hangups));
     greet(&app, public.address, internal.as_ref().map(|(_, serving)| serving.address));
+    let notify = provisions.notify.as_deref();
+    systemd::tell(notify, systemd::READY);
 
     wait_for_stop().await;
     tracing::info!("stopping: no new connections, running requests have 30 s");
+    systemd::tell(notify, systemd::STOPPING);
     app.begin_stop();
     for (stop, serving) in std::iter::once((stop, public)).chain(internal) {
         let _ = stop.send(true);
@@ -278,6 +284,20 @@ async fn run_server(config: Config, provisions: Provisions) -> anyhow::Result<()
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The socket that was handed over, else one of our own.
+async fn listen(
+    handed: Option<std::net::TcpListener>,
+    name: &str,
+    address: std::net::SocketAddr,
+) -> anyhow::Result<TcpListener> {
+    if let Some(listener) = handed {
+        return Ok(TcpListener::from_std(listener)?);
+    }
+    TcpListener::bind(address).await.map_err(|error| {
+        anyhow::anyhow!("cannot listen on {address}: {error}; free the port or set {name} to another one")
+    })
 }
 
 /// Takes as many file descriptors as this process may have: the usual soft limit of 1024 is one client's connections.

@@ -53,6 +53,7 @@ mod settings;
 mod smtp;
 mod sockets;
 mod support;
+mod systemd;
 mod tls;
 mod tokens;
 mod topologies;
@@ -122,6 +123,7 @@ fn main() -> ExitCode {
         settings::tests(),
         smtp::tests(),
         sockets::tests(),
+        systemd::tests(),
         tls::tests(),
         tokens::tests(),
         topologies::tests(),
