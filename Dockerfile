@@ -38,18 +38,19 @@ RUN touch src/lib.rs src/main.rs \
 # What will be the root of the image.
 COPY LICENSE-APACHE LICENSE-MIT ./
 COPY deploy/image/fill /usr/local/bin/fill
-RUN fill target/release/latchkey /image
+RUN fill target/release/latchkey /image \
+    && mkdir /volumes && mkdir -m 700 /volumes/data /volumes/jwt
 
 # glibc rather than a static musl: its allocator keeps up with many threads. And from
-# here rather than from a base image: those with glibc weigh as much as the program.
+# the first stage rather than from a base image: those with glibc bring much more of it.
 FROM scratch
 
 COPY --from=build /image/ /
 
-# A new volume takes owner and mode from these. A folder of the host that is
-# mounted here instead has to belong to user 65532.
-COPY --from=build --chown=65532:65532 --chmod=700 /image/data /data
-COPY --from=build --chown=65532:65532 --chmod=700 /image/jwt /jwt
+# A new volume takes owner and mode from these. They must not be there before, or they
+# keep their owner. A folder of the host that is mounted here instead has to belong to
+# user 65532.
+COPY --from=build --chown=65532:65532 /volumes/ /
 
 # In a container, loopback would be reached by nobody. The internal listener is
 # for probes and operators: publish 3000 to people, 3001 to nobody. SQLite looks for a
