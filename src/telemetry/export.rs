@@ -326,3 +326,37 @@ async fn connector() -> Result<TlsConnector, Box<dyn std::error::Error + Send + 
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{
+        context::{SpanId, TraceId},
+        spans::Kind,
+    };
+
+    #[test]
+    fn a_full_queue_takes_no_more_and_counts() {
+        let queue = Queue::new(false);
+        let span = Finished {
+            trace: TraceId([1; 16]),
+            span: SpanId([1; 8]),
+            parent: None,
+            is_parent_remote: false,
+            state: None,
+            name: "x".into(),
+            kind: Kind::Internal,
+            start: 1,
+            end: 2,
+            attributes: Vec::new(),
+            failed: false,
+        };
+        (0..MOST_WAITING + 7).for_each(|_| queue.put(span.clone()));
+        assert_eq!(queue.lock().spans.len(), MOST_WAITING);
+        assert_eq!((queue.take().len(), queue.take_lost(), queue.take_lost()), (BATCH, 7, 0));
+        // What is in hand when nobody goes on is lost as well.
+        queue.settle(3);
+        assert_eq!(queue.take().len(), BATCH);
+        assert_eq!(queue.abandon(), u64::try_from(MOST_WAITING - BATCH).unwrap() + 3);
+    }
+}
