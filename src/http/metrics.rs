@@ -28,12 +28,6 @@ use crate::{
 /// How long what was asked for is told again.
 const KEPT: Duration = Duration::from_secs(5);
 
-/// Whoever builds from a commit says which; a look into the folder would tell an old one as often as not.
-const REVISION: &str = match option_env!("BUILD_REVISION") {
-    Some(revision) if !revision.is_empty() => revision,
-    _ => "unknown",
-};
-
 /// What the stores said when they were last asked.
 #[derive(Debug, Default)]
 pub struct Probe(Mutex<Option<(Timestamp, Found)>>);
@@ -81,8 +75,10 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
 }
 
 fn about(text: &mut Text, app: &App) {
+    // Whoever builds from a commit says which; a look into the folder would tell an old one as often as not.
+    let revision = option_env!("BUILD_REVISION").filter(|revision| !revision.is_empty()).unwrap_or("unknown");
     text.family("latchkey_build_info", Kind::Gauge, "What this program was built from, always 1.")
-        .sample(&[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION), ("rustc", env!("BUILD_RUSTC"))], 1);
+        .sample(&[("version", env!("CARGO_PKG_VERSION")), ("revision", revision), ("rustc", env!("BUILD_RUSTC"))], 1);
     text.family("process_start_time_seconds", Kind::Gauge, "When this server started, since the Unix epoch.")
         .sample(&[], seconds(app.metrics.started_at.millis()));
     process::write(text);
