@@ -3,11 +3,10 @@
 //! [`App::build`] opens what the settings name, in the order in which a fault is cheapest to find: folders and lock,
 //! database and schema, secret, keys, ephemeral store, hashing threads. The layers around the routes, from outside in:
 //!
-//! 1. `envelope`: everything below it, refusals and panics included, gets an id, headers, a body and a log line.
-//! 2. catch-panic: a panic in a handler is a 500 for one client and not the end of its connection.
-//! 3. `cors`: answers preflights of listed origins, and lets their pages read what comes back.
-//! 4. the limits of each client network, before anything of the body is read.
-//! 5. routes, with our own answers for unknown paths and methods.
+//! 1. `envelope`: everything below it, refusals and panics included, gets an id, headers, a body and a log line. CORS and
+//!    panics are its affair as well: axum copies what is around a route for every request, and each layer those below it.
+//! 2. the limits of each client network, before anything of the body is read.
+//! 3. routes, with our own answers for unknown paths and methods.
 
 mod routes;
 
@@ -25,7 +24,6 @@ use std::{
 
 use axum::{Router, middleware};
 use tokio::task::JoinHandle;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
@@ -284,13 +282,12 @@ impl App {
             proxies: self.config.proxies.clone(),
             refusals: self.refusals.clone(),
             metrics: Arc::clone(&self.metrics),
+            cors: http::Cors::new(&self.config.cors_origins),
         };
         router
             .fallback(http::not_found)
             .method_not_allowed_fallback(http::method_not_allowed)
-            .layer(middleware::from_fn_with_state(http::Cors::new(&self.config.cors_origins), http::Cors::layer))
-            .layer(CatchPanicLayer::custom(http::panicked))
-            .layer(middleware::from_fn_with_state(envelope, http::envelope))
+            .layer(middleware::from_fn_with_state(Arc::new(envelope), http::envelope))
             .with_state(self.clone())
     }
 

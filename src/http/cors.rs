@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{
         HeaderMap, HeaderValue, Method, StatusCode,
         header::{
@@ -33,12 +33,12 @@ impl Cors {
         Self(origins.iter().filter_map(|origin| HeaderValue::from_str(origin.origin()).ok()).collect())
     }
 
-    /// The middleware.
-    pub async fn layer(State(cors): State<Self>, request: Request, next: Next) -> Response {
-        if cors.0.is_empty() {
+    /// Answers a preflight, or lets a request on and its answer be read where that is allowed.
+    pub async fn pass(&self, request: Request, next: Next) -> Response {
+        if self.0.is_empty() {
             return next.run(request).await;
         }
-        let origin = request.headers().get(ORIGIN).filter(|origin| cors.0.contains(origin)).cloned();
+        let origin = request.headers().get(ORIGIN).filter(|origin| self.0.contains(origin)).cloned();
         let is_preflight =
             request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         let mut response = match &origin {

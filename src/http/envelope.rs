@@ -4,10 +4,11 @@
 //! 2. More than 100 header lines or one over 8 KiB (431) and a declared body over 16 KiB (413) go no further.
 //! 3. The route runs in a span that carries id and client address; a handler adds person and session.
 //! 4. An [`ApiError`] in the response's extensions becomes its RFC 9457 body.
+//!    A panic below is a 500 for one client and not the end of its connection; CORS (`cors.rs`) lets listed origins read.
 //! 5. Headers of the contract are added, and the request ends in one line at `info`, also when its client hung up.
 //!    What is behind a 5xx is logged at `error`, behind a refusal at `debug`.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     Json as JsonBody,
@@ -22,12 +23,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt;
 use serde::Serialize;
 use tracing::{Instrument, field};
 
-use super::Refusals;
 use super::{
-    TrustedProxies,
+    Cors, Refusals, TrustedProxies,
     context::{ClientAddress, RequestId, peer},
 };
 use crate::{
@@ -62,10 +63,12 @@ pub struct Envelope {
     pub refusals: Refusals,
     /// What was asked.
     pub metrics: Arc<Metrics>,
+    /// Whose pages may call.
+    pub cors: Cors,
 }
 
 /// The middleware.
-pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, next: Next) -> Response {
+pub async fn envelope(State(envelope): State<Arc<Envelope>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(request.headers(), &envelope.ambient);
     let method = request.method().clone();
@@ -98,7 +101,10 @@ pub async fn envelope(State(envelope): State<Envelope>, mut request: Request, ne
     };
     let mut response = match oversized(request.headers()) {
         Some(code) => ApiError::new(code).into_response(),
-        None => next.run(request).instrument(span).await,
+        None => {
+            let answer = AssertUnwindSafe(envelope.cors.pass(request, next)).catch_unwind().instrument(span);
+            answer.await.unwrap_or_else(panicked)
+        }
     };
     let problem = response.extensions_mut().remove::<ApiError>();
     if let Some(error) = &problem {
@@ -242,7 +248,6 @@ pub async fn method_not_allowed(method: Method) -> Response {
 }
 
 /// The answer when a handler panicked. What it panicked with may quote anything, so only its place is logged, by the hook.
-#[must_use]
-pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     ApiError::new(Code::Internal).into_response()
 }

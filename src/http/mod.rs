@@ -34,7 +34,7 @@ pub use context::Peer;
 pub use cookies::{Origins, cookie, set_cookie};
 pub use cors::Cors;
 pub use docs::routes as docs_routes;
-pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found, panicked};
+pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found};
 pub use fields::{Fields, FromFields};
 pub use finish::{Finish, finish};
 pub use health::{internal_routes, routes as health_routes};
