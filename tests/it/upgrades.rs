@@ -47,6 +47,7 @@ pub fn tests() -> Vec<Test> {
         ten_servers_start_at_once_on_an_empty_database,
         a_node_that_hangs_in_a_migration_holds_the_others_up_for_seconds,
         a_table_in_use_delays_a_migration_and_no_request,
+        a_migration_may_take_longer_than_the_database_allows_others,
         what_no_transaction_can_hold_runs_once_and_again_after_a_failure,
     ));
     tests
@@ -595,4 +596,18 @@ async fn what_no_transaction_can_hold_runs_once_and_again_after_a_failure(stack:
     assert_eq!(applied(&stack).await, newest(&plan));
     let versions: BTreeSet<i64> = plan.migrations.iter().map(|migration| migration.version).collect();
     assert_eq!(versions.len(), plan.migrations.len());
+}
+
+async fn a_migration_may_take_longer_than_the_database_allows_others(stack: Stack) {
+    let mut door = postgres(&stack).await;
+    let limit =
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = 300', current_database()); END $$";
+    door.execute(limit).await.unwrap();
+    let db = open(&stack).await;
+    let mut plan = db.plan();
+    for sql in ["SELECT pg_sleep(1)", "-- no-transaction\nSELECT pg_sleep(1);\n"] {
+        plan.migrations.push(migration(newest(&plan) + 1, "slow", sql.to_owned()));
+    }
+    db.migrate_by(&plan).await.unwrap();
+    assert_eq!(applied(&stack).await, newest(&plan));
 }
