@@ -121,11 +121,13 @@ pub async fn take(live: &Path, target: &Path, force: bool, ambient: &Ambient) ->
     let people = copy.people().await.map_err(failed(path))?;
     copy.close().await.map_err(failed(path))?;
     let put = file.sync_all().and_then(|()| {
-        if !force {
-            // Takes the name, since a rename would replace what came there meanwhile.
-            create(target)?;
+        if force {
+            fs::rename(path, target)?;
+        } else {
+            // A second name does not replace what came there meanwhile; the first one goes with the draft.
+            fs::hard_link(path, target)?;
+            fs::remove_file(path)?;
         }
-        fs::rename(path, target)?;
         sync_folder_of(target)
     });
     match put {
@@ -193,9 +195,14 @@ pub async fn restore(
 
     let put = async || {
         fs::File::open(path)?.sync_all()?;
-        let kept = put_aside(live, &ambient.now().to_string()).await?;
+        let present = Present::of(live, &ambient.now().to_string()).await?;
         renewal.save(files, ambient)?;
-        fs::rename(path, live)?;
+        let kept = present.put_aside()?;
+        // From here on it is one step: whatever fails before leaves the old database with all its files.
+        if let Err(error) = take_away(live).and_then(|()| fs::rename(path, live)) {
+            tidy(live)?;
+            return Err(error);
+        }
         sync_folder_of(live)?;
         Ok::<_, io::Error>(kept)
     };
@@ -217,39 +224,63 @@ async fn settle(path: &Path) -> Result<(), SqliteFault> {
     SqliteFile::open(path).await?.settle().await
 }
 
-/// Gives the present database a second name, and sees to it that nothing of it is left that SQLite would apply to
-/// another one.
-async fn put_aside(live: &Path, at: &str) -> io::Result<Option<PathBuf>> {
-    let kept = beside(live, &format!(".before-{}", at.replace(':', "-")));
-    let is_there = live.exists();
-    let settled = if is_there { settle(live).await } else { Ok(()) };
-    match settled {
-        Ok(()) if is_there => fs::hard_link(live, &kept)?,
-        Ok(()) => {}
-        Err(SqliteFault::InUse) => return Err(io::Error::other(SqliteFault::InUse)),
-        Err(fault) => {
+/// The database that is to be replaced.
+struct Present<'a> {
+    live: &'a Path,
+    /// Its second name; `None` when there is no database.
+    kept: Option<PathBuf>,
+    /// Whether other files belong to it: it could not be put in order.
+    has_companions: bool,
+}
+
+impl<'a> Present<'a> {
+    /// Puts it in order, so that it is one file.
+    async fn of(live: &'a Path, at: &str) -> io::Result<Self> {
+        if !live.exists() {
+            return Ok(Self { live, kept: None, has_companions: false });
+        }
+        let has_companions = match settle(live).await {
+            Ok(()) => false,
             // It cannot be read, which may be why it is being replaced: all its files stay as they are, for who wants to
-            // save what can be saved.
-            tracing::warn!(%fault, "the present database cannot be put in order; its files are kept as they are");
-            fs::hard_link(live, &kept)?;
-            for (from, to) in SqliteFile::companions(live).iter().zip(SqliteFile::companions(&kept)) {
-                if from.exists() {
+            // save what can be saved. Any other fault (a full disk, another process) is no reason to go on.
+            Err(fault @ (SqliteFault::Damaged(_) | SqliteFault::Foreign)) => {
+                tracing::warn!(%fault, "the present database cannot be put in order; its files are kept as they are");
+                true
+            }
+            Err(fault) => return Err(io::Error::other(fault)),
+        };
+        let kept = beside(live, &format!(".before-{}", at.replace(':', "-")));
+        Ok(Self { live, kept: Some(kept), has_companions })
+    }
+
+    /// Gives it a second name, and its companions.
+    fn put_aside(self) -> io::Result<Option<PathBuf>> {
+        if let Some(kept) = &self.kept {
+            fs::hard_link(self.live, kept)?;
+            for (from, to) in SqliteFile::companions(self.live).iter().zip(SqliteFile::companions(kept)) {
+                if self.has_companions && from.exists() {
                     fs::hard_link(from, to)?;
                 }
             }
+            sync_folder_of(self.live)?;
         }
+        Ok(self.kept)
     }
-    sync_folder_of(live)?;
+}
+
+/// Sees to it that nothing is left that SQLite would apply to another database of this name.
+fn take_away(live: &Path) -> io::Result<()> {
     for companion in SqliteFile::companions(live) {
         match fs::remove_file(companion) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    Ok(is_there.then_some(kept))
+    Ok(())
 }
 
-/// Removes what a restore left that was cut short: its copy, and a second name of the database that is in use.
+/// Undoes what a restore left that was cut short: its copy goes, and a second name of the database that is in use, whose
+/// companions get their own names back.
 fn tidy(live: &Path) -> io::Result<()> {
     remove(&beside(live, ".restoring"));
     let Ok(present) = live.metadata() else { return Ok(()) };
@@ -259,7 +290,16 @@ fn tidy(live: &Path) -> io::Result<()> {
         let entry = entry?;
         let is_second =
             entry.metadata().is_ok_and(|found| (found.dev(), found.ino()) == (present.dev(), present.ino()));
-        if is_second && entry.file_name().to_string_lossy().starts_with(&begin) {
+        let is_whole =
+            !["-wal", "-shm", "-journal"].iter().any(|end| entry.file_name().to_string_lossy().ends_with(end));
+        if is_second && is_whole && entry.file_name().to_string_lossy().starts_with(&begin) {
+            for (kept, own) in SqliteFile::companions(&entry.path()).iter().zip(SqliteFile::companions(live)) {
+                if kept.exists() && !own.exists() {
+                    fs::rename(kept, own)?;
+                } else if kept.exists() {
+                    fs::remove_file(kept)?;
+                }
+            }
             fs::remove_file(entry.path())?;
         }
     }

@@ -94,10 +94,14 @@ async fn restore_file(config: &Config, source: PathBuf) -> anyhow::Result<()> {
     let renewal = Renewal::prepare(&files, &ambient)?;
     let live = config.data_dir.join("latchkey.db");
     let restored = file::restore(&source, &live, &renewal, &files, config.secrets.as_deref(), &ambient).await?;
-    if let (Some(kept), true) = (&restored.kept, stdout().is_terminal()) {
-        println!("The database that was there is kept as {}.", kept.display());
+    if stdout().is_terminal() {
+        println!("The database {} is that of the backup now.", live.display());
+        match &restored.kept {
+            Some(kept) => println!("The one that was there is kept as {}.", kept.display()),
+            None => println!("There was none before: is that the LATCHKEY_DATA_DIR of your server?"),
+        }
     }
-    told(&restored.renewed, restored.kept.as_ref());
+    told(&restored.renewed, Some(&live), restored.kept.as_ref());
     Ok(())
 }
 
@@ -107,7 +111,7 @@ async fn renew(config: &Config) -> anyhow::Result<()> {
     let db = open_database(config).await?;
     match db.schema().await.context("cannot read the database")? {
         Schema::None => bail!("there is no schema of Latchkey in this database; is DATABASE_URL the restored one?"),
-        Schema::Newer => bail!("this database is that of a newer Latchkey; take that one"),
+        Schema::Newer | Schema::CutBack => bail!("this database is that of a newer Latchkey; take that one"),
         Schema::Older | Schema::Current => db.migrate().await?,
     }
     let files = KeyFiles::new(&config.jwt_dir);
@@ -115,11 +119,11 @@ async fn renew(config: &Config) -> anyhow::Result<()> {
     let secrets = keys::server_secrets(config.secrets.as_deref(), &files, true, &ambient)?;
     let renewed = backup::renew(&db, &renewal, &files, &secrets, &ambient).await?;
     db.close().await;
-    told(&renewed, None);
+    told(&renewed, None, None);
     Ok(())
 }
 
-fn told(renewed: &Renewed, kept: Option<&PathBuf>) {
+fn told(renewed: &Renewed, database: Option<&PathBuf>, kept: Option<&PathBuf>) {
     let Renewed { people, until, dropped_mails, active } = renewed;
     if stdout().is_terminal() {
         let until = until.map_or_else(|| "nothing".to_owned(), |until| format!("what happened until {until}"));
@@ -134,6 +138,7 @@ fn told(renewed: &Renewed, kept: Option<&PathBuf>) {
             "until": until,
             "dropped_mails": dropped_mails,
             "active": active,
+            "database": database.map(|path| path.display().to_string()),
             "kept": kept.map(|kept| kept.display().to_string()),
         });
         println!("{line}");
