@@ -45,10 +45,10 @@ const MOST_HEAD_BYTES: u32 = 64 * 1024;
 /// Requests at once on a connection of HTTP/2. RFC 9113 §6.5.2 would have at least 100, and pages and proxies reckon with
 /// that; each costs a task and its body of 16 KiB, so not many more.
 pub(super) const MOST_STREAMS: u32 = 128;
-/// What a client may send before it is read: one body, and four of them on the connection as a whole, whatever the number
-/// of streams. A handler reads its body at once, so nobody waits for this; the least that RFC 9113 knows for a connection.
-const STREAM_WINDOW: u32 = 16 * 1024;
-const CONNECTION_WINDOW: u32 = 65_535;
+/// What a client may send before it is read, on the connection as a whole: the least that RFC 9113 knows. A handler reads
+/// its body at once, so nobody waits for this. It is what a stream has before the settings are known, too, and stays so:
+/// who began to send by then would find its window closed, and not be told why its body is too long.
+const WINDOW: u32 = 65_535;
 /// What may wait to be sent on one stream.
 const MOST_UNSENT_BYTES: usize = 64 * 1024;
 /// Requests that the library itself had to refuse for what was wrong with them (CVE-2025-8671).
@@ -74,8 +74,8 @@ static SPEAKERS: LazyLock<Speakers> = LazyLock::new(|| {
         .timer(TokioTimer::new())
         .max_concurrent_streams(MOST_STREAMS)
         .max_header_list_size(MOST_HEAD_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_send_buf_size(MOST_UNSENT_BYTES)
         .max_local_error_reset_streams(MOST_FAULTY_STREAMS)
         .keep_alive_interval(PING)
@@ -93,10 +93,10 @@ pub(super) struct Host {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn attend(host: Host, stream: TcpStream, peer: SocketAddr) {
+pub(super) async fn attend(host: Host, stream: TcpStream, peer: SocketAddr, is_proxy: bool) {
     // Answers are small and written at once: waiting for more (Nagle) only costs time.
     let _ = stream.set_nodelay(true);
-    let (pace, mut stop) = (Pace::new(), host.stop);
+    let (pace, mut stop) = (Pace::new(is_proxy), host.stop);
     let begun = tokio::select! {
         begun = begin(stream, host.tls.as_ref(), &pace) => begun,
         () = stopped(&mut stop) => return,

@@ -21,7 +21,8 @@
 //!   head with all its frames.
 //! - A rest is over 75 s after the last answer was made while nothing runs ([`Pace::rest_is_over`]). Whoever drives the
 //!   connection then says goodbye, so that a request which is just on its way is sent again elsewhere.
-//! - A client that takes back most of what it asks for is cut off.
+//!   The same after ten minutes, whatever happens.
+//! - A client that takes back most of what it asks for is cut off, unless it is a proxy of ours.
 
 use std::{
     io,
@@ -45,6 +46,9 @@ use super::frames::Speech;
 pub(super) const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may rest; longer than nginx (60 s) keeps its own.
 pub(super) const REST: Duration = Duration::from_secs(75);
+/// How old a connection of HTTP/2 becomes: answers that wait for room on their streams are nobody's silence, and would be
+/// kept for as long as the client likes.
+const AGE: Duration = Duration::from_secs(10 * 60);
 /// How long a client may take none of what is written to it.
 const WRITE: Duration = Duration::from_secs(15);
 /// Requests that a connection may take back beyond those that it does not. A page that is left takes back all that it
@@ -63,6 +67,8 @@ pub(super) struct Pace(Arc<State>);
 #[derive(Debug)]
 struct State {
     began: Instant,
+    /// Behind the peer are many clients, who may leave as they like.
+    is_proxy: bool,
     /// Of HTTP/1.1, where one thing happens at a time.
     phase: AtomicU8,
     /// Whether it is HTTP/2, to which the rest belongs.
@@ -77,10 +83,15 @@ struct State {
 pub(super) struct Running(Pace);
 
 impl Pace {
-    /// The pace of a connection that begins now.
-    pub(super) fn new() -> Self {
+    /// The pace of a connection that begins now, from a proxy of ours or from anybody.
+    pub(super) fn new(is_proxy: bool) -> Self {
+        Self::since(Instant::now(), is_proxy)
+    }
+
+    fn since(began: Instant, is_proxy: bool) -> Self {
         Self(Arc::new(State {
-            began: Instant::now(),
+            began,
+            is_proxy,
             phase: AtomicU8::new(READING),
             overlaps: AtomicBool::new(false),
             running: AtomicU32::new(0),
@@ -100,7 +111,7 @@ impl Pace {
         Running(self.clone())
     }
 
-    /// Ready when a connection of HTTP/2 has rested for as long as it may; never on HTTP/1.1, whose stream sees to that.
+    /// Ready when a connection of HTTP/2 has rested for as long as it may, or is old; never on HTTP/1.1, whose stream sees to that.
     pub(super) async fn rest_is_over(&self) {
         let mut timer: Option<Pin<Box<Sleep>>> = None;
         std::future::poll_fn(|context| {
@@ -122,6 +133,10 @@ impl Pace {
     }
 
     fn rests_until(&self) -> Instant {
+        (self.0.began + AGE).min(self.silent_until())
+    }
+
+    fn silent_until(&self) -> Instant {
         if self.0.running.load(Ordering::Relaxed) > 0 {
             // It rests not at all; what runs ends within seconds.
             return Instant::now() + HEAD;
@@ -183,7 +198,7 @@ impl<S> Patient<S> {
         let state = &self.pace.0;
         if let Speech::Two(frames) = &self.speech {
             state.overlaps.store(true, Ordering::Relaxed);
-            if frames.taken_back() > MOST_TAKEN_BACK {
+            if frames.taken_back() > MOST_TAKEN_BACK && !state.is_proxy {
                 return Err(io::Error::other("too many requests were taken back"));
             }
         } else if state.phase.compare_exchange(WAITING, READING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
@@ -278,5 +293,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(context);
         self.watch_write(context, shut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_of_http_2_that_is_old_says_goodbye_whatever_runs() {
+        let Some(began) = Instant::now().checked_sub(AGE) else { return };
+        let old = Pace::since(began, false);
+        let _running = old.serve();
+        assert!(old.rests_until() <= Instant::now());
+        let young = Pace::new(false);
+        assert!(young.rests_until() > Instant::now());
     }
 }

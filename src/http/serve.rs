@@ -137,7 +137,8 @@ fn accept(listener: TcpListener, gate: Gate, host: Host) -> io::Result<Serving> 
             match accepted {
                 Ok((stream, peer)) => match gate.enter(peer.ip()) {
                     Some(place) => {
-                        let (attended, alive) = (attend(host.clone(), stream, peer), alive.clone());
+                        let is_proxy = gate.proxies.trusts(peer.ip().to_canonical());
+                        let (attended, alive) = (attend(host.clone(), stream, peer, is_proxy), alive.clone());
                         tokio::spawn(async move {
                             attended.await;
                             drop((place, alive));
