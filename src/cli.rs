@@ -13,7 +13,7 @@ mod renewal;
 mod systemd;
 mod user;
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::{
@@ -28,13 +28,15 @@ use crate::{
     ambient::Ambient,
     app::{self, App, StartError, open_database},
     config::{self, Config, Given, Provisions},
-    http::{Certificates, Gate, serve, serve_tls},
+    http::{Certificates, Gate, nothing_left, serve, serve_tls},
     telemetry,
 };
 
 const BAD_SETTINGS: u8 = 2;
 /// How long a stop waits for mails that are on their way: a delivery gives up after ten seconds.
 const COURIER_PATIENCE: Duration = Duration::from_secs(15);
+/// The same for work whose client hung up: as long as a wait for a hash and a transaction.
+const LEFT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A self-contained auth server.
 ///
@@ -112,6 +114,8 @@ pub fn command() -> clap::Command {
 /// Runs the program.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Whatever is made is for this user alone, also in a folder that others can look into.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let command = Cli::parse().command.unwrap_or(Command::Serve);
     if let Command::Completions { shell } = command {
         return ended(complete::print(shell));
@@ -235,9 +239,14 @@ async fn run_server(config: Config, provisions: Provisions, handed: Handed) -> a
     }
     raise_file_limit(config.limits.connections);
     let exporting = telemetry::export(&config);
-    // From here on it does not end the process.
+    // From here on they do not end the process by themselves.
     let hangups = signal(SignalKind::hangup())?;
-    let app = App::build(config, ambient).await?;
+    let mut stops = std::pin::pin!(stop_asked()?);
+    let app = tokio::select! {
+        app = App::build(config, ambient) => app?,
+        // Somebody else's migration may be waited for here for minutes.
+        () = &mut stops => return Ok(()),
+    };
     let config = &app.config;
     let (stop, stopped) = watch::channel(false);
     // Both sockets before either serves: a port that is taken is found before anybody is answered.
@@ -267,13 +276,16 @@ async fn run_server(config: Config, provisions: Provisions, handed: Handed) -> a
     let notify = provisions.notify.as_deref();
     systemd::tell(notify, systemd::READY);
 
-    wait_for_stop().await;
+    stops.await;
     tracing::info!("stopping: no new connections, running requests have 30 s");
     systemd::tell(notify, systemd::STOPPING);
     app.begin_stop();
     for (stop, serving) in std::iter::once((stop, public)).chain(internal) {
         let _ = stop.send(true);
         serving.drained().await;
+    }
+    if tokio::time::timeout(LEFT_PATIENCE, nothing_left()).await.is_err() {
+        tracing::warn!("work whose clients had hung up did not end in time and was cut off");
     }
     if tokio::time::timeout(COURIER_PATIENCE, courier).await.is_err() {
         tracing::warn!("a mail was still on its way; it may be sent again after the next start");
@@ -369,20 +381,13 @@ fn connectable(address: std::net::SocketAddr) -> std::net::SocketAddr {
     address
 }
 
-async fn wait_for_stop() {
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut signals) => {
-                signals.recv().await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot listen for SIGTERM");
-                std::future::pending::<()>().await;
-            }
+/// Ready when SIGTERM or SIGINT came.
+fn stop_asked() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    };
-    tokio::select! {
-        () = terminate => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    })
 }

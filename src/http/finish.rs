@@ -3,6 +3,7 @@
 //!
 //! 1. The work is done by whoever waits for it, as any other future: nothing is handed to another thread for it.
 //! 2. When it is dropped before its end, what is left of it goes on in a task of its own.
+//!    Whoever stops the server can wait for those ([`nothing_left`]).
 //! 3. A panic inside is an `internal_error` for whoever waits: the work may be shared by several.
 //!
 //! A task for every piece of work would do the same for a hop there and a hop back each time, which is most of what a
@@ -11,11 +12,12 @@
 use std::{
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::atomic::{AtomicUsize, Ordering},
     task::{Context, Poll},
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 use tracing::Instrument;
 
 use crate::error::{ApiError, Code};
@@ -30,6 +32,34 @@ pub fn finish<T: Send + 'static>(
     // What it panicked with may quote anything; its place is logged by the panic hook, and nothing here.
     let unharmed = async { AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(Code::Internal.into())) };
     Finish::new(unharmed.boxed())
+}
+
+/// Pieces of work that go on without anybody.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+static ENDED: Notify = Notify::const_new();
+
+/// One of them.
+struct Left;
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if LEFT.fetch_sub(1, Ordering::SeqCst) == 1 {
+            ENDED.notify_waiters();
+        }
+    }
+}
+
+/// Waits until no work goes on whose client hung up.
+pub async fn nothing_left() {
+    let mut ended = std::pin::pin!(ENDED.notified());
+    loop {
+        ended.as_mut().enable();
+        if LEFT.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        ended.as_mut().await;
+        ended.set(ENDED.notified());
+    }
 }
 
 /// Work that goes on without whoever waited for it.
@@ -67,7 +97,14 @@ impl<F: Future<Output: Send> + Unpin + Send + 'static> Drop for Finish<F> {
         if let (Some(rest), true) = (self.rest.take(), self.is_begun)
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(rest.in_current_span());
+            LEFT.fetch_add(1, Ordering::SeqCst);
+            runtime.spawn(
+                async move {
+                    let _left = Left;
+                    rest.await
+                }
+                .in_current_span(),
+            );
         }
     }
 }
@@ -88,8 +125,10 @@ mod tests {
         });
         assert!((&mut work).now_or_never().is_none());
         drop(work);
+        assert!(nothing_left().now_or_never().is_none(), "it goes on");
         go.send(()).expect("somebody waits for it");
         assert_eq!(is_done.await, Ok(true));
+        nothing_left().await;
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ pub use cors::Cors;
 pub use docs::routes as docs_routes;
 pub use envelope::{Envelope, MOST_BODY_BYTES, envelope, method_not_allowed, not_found};
 pub use fields::{Fields, FromFields};
-pub use finish::{Finish, finish};
+pub use finish::{Finish, finish, nothing_left};
 pub use health::{internal_routes, routes as health_routes};
 pub use json::Json;
 pub use language::AcceptLanguage;

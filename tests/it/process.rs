@@ -49,6 +49,8 @@ pub fn tests() -> Vec<Test> {
     ));
     tests.extend(crate::on_stacks!(&[StackKind::Embedded];
         a_second_server_on_the_same_folder_is_told_what_to_do,
+        what_a_server_makes_is_for_its_user_alone,
+        a_start_that_waits_for_others_can_be_stopped,
         the_curl_lines_of_the_greeting_work_as_pasted,
     ));
     tests.extend(crate::once!(
@@ -760,6 +762,33 @@ async fn the_curl_lines_of_the_greeting_work_as_pasted(stack: Stack) {
     assert_eq!(answers[0]["user"]["email"], "alice@example.com", "{stdout}");
     assert_eq!(answers[1]["email"], "alice@example.com", "{stdout}");
     assert_eq!(answers[0]["user"]["id"], answers[1]["id"]);
+}
+
+async fn what_a_server_makes_is_for_its_user_alone(stack: Stack) {
+    use std::os::unix::fs::PermissionsExt;
+    let data = stack.dir.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let process = Process::start(stack.dir.path(), &stack.settings().await);
+    process.client().register("alice").await;
+    let files: Vec<_> = std::fs::read_dir(&data).unwrap().map(Result::unwrap).collect();
+    assert!(files.iter().any(|file| file.file_name() == "latchkey.db"), "{files:?}");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{file:?} has mode {mode:o}");
+    }
+}
+
+/// As process 1 of a container, and while another node migrates.
+async fn a_start_that_waits_for_others_can_be_stopped(stack: Stack) {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://latchkey@{}/latchkey", silent.local_addr().unwrap());
+    let settings = pairs(&[("DATABASE_URL", &url), ("LATCHKEY_LISTEN", "127.0.0.1:0")]);
+    let mut child = Process::command(stack.dir.path(), &settings).stdout(Stdio::null()).spawn().unwrap();
+    let _asked = silent.accept().await.unwrap();
+    let process = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 // --- what is logged ----------------------------------------------------------
