@@ -12,7 +12,7 @@
 //!    migration is rolled back and begins anew a second later.
 //! 5. Waiting ends after [`Plan::patience`] without any progress, with a fault that names what it was for.
 
-use std::{cmp::Ordering, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, Postgres, SqliteConnection, Transaction,
@@ -22,12 +22,12 @@ use sqlx::{
 use tokio::time::Instant;
 
 use super::{
-    Db, OpenError, Pools, StoreResult, on,
+    Db, OpenError, Pools,
     pool::{Pool, ToSqlite},
 };
 
-static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
+pub(super) static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
+pub(super) static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// sqlx's own table.
 const TABLE: &str = "_sqlx_migrations";
@@ -51,42 +51,6 @@ pub struct Plan {
     pub migrations: Vec<Migration>,
     /// How long to wait while nothing moves.
     pub patience: Duration,
-}
-
-/// How a schema stands to that of this program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
-    /// There is none.
-    None,
-    /// It lacks migrations of this program.
-    Older,
-    /// It is the same.
-    Current,
-    /// It has migrations that this program does not know.
-    Newer,
-}
-
-impl Schema {
-    fn of(applied: Option<i64>, plan: &Migrator) -> Self {
-        let Some(applied) = applied else { return Self::None };
-        match Some(applied).cmp(&plan.iter().map(|migration| migration.version).max()) {
-            Ordering::Less => Self::Older,
-            Ordering::Equal => Self::Current,
-            Ordering::Greater => Self::Newer,
-        }
-    }
-
-    /// What these migrations, by version and checksum, make of a file; `None` when it is not one of ours.
-    pub(super) fn of_file(applied: &[(i64, Vec<u8>)]) -> Option<Self> {
-        let ours = |(version, checksum): &(i64, Vec<u8>)| {
-            let same = SQLITE.iter().find(|migration| migration.version == *version);
-            same.is_none_or(|migration| *migration.checksum == **checksum)
-        };
-        let last = applied.iter().map(|(version, _)| *version).max();
-        // The first one tells whose it is; what this program does not know at all is a newer one's.
-        let is_ours = SQLITE.iter().next().is_some_and(|first| applied.iter().any(|(v, _)| *v == first.version));
-        (is_ours && applied.iter().all(ours)).then(|| Self::of(last, &SQLITE))
-    }
 }
 
 /// A migration that the database has had.
@@ -120,7 +84,7 @@ impl Plan {
 }
 
 /// Whether this program is new enough for a migration of a later release, which says so in its name.
-fn serves_beside(description: &str) -> Result<(), OpenError> {
+pub(super) fn serves_beside(description: &str) -> Result<(), OpenError> {
     let needs = description.strip_prefix("needs ").and_then(|rest| rest.split(' ').next());
     match needs {
         Some(needs) if release(needs) > release(env!("CARGO_PKG_VERSION")) => Err(OpenError::CutBack(needs.to_owned())),
@@ -158,31 +122,6 @@ impl Db {
         match &self.pools {
             Pools::Sqlite { write, .. } => migrate_sqlite(write, plan).await,
             Pools::Postgres(pool) => migrate_postgres(&pool.manager().0, plan).await,
-        }
-    }
-
-    /// Whether the schema has every migration of this program. Looking changes nothing.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn is_migrated(&self) -> StoreResult<bool> {
-        Ok(matches!(self.schema().await?, Schema::Current | Schema::Newer))
-    }
-
-    /// How the schema stands to that of this program. Looking changes nothing.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn schema(&self) -> StoreResult<Schema> {
-        let mut conn = self.read().await?;
-        let applied: StoreResult<Option<i64>> =
-            on!(&mut conn, |c| sqlx::query_scalar("SELECT MAX(version) FROM _sqlx_migrations WHERE success")
-                .fetch_one(c));
-        match applied {
-            Ok(applied) => Ok(Schema::of(applied, if self.is_embedded() { &SQLITE } else { &POSTGRES })),
-            // There is no such table.
-            Err(error) if !error.is_passing() => Ok(Schema::None),
-            Err(error) => Err(error),
         }
     }
 }

@@ -291,8 +291,11 @@ async fn hashes_that_were_brought_along_are_counted(stack: Stack) {
 async fn an_older_or_newer_schema_is_told(stack: Stack) {
     let app = stack.app().await;
     let settings = app.settings.clone();
-    app.sql("UPDATE _sqlx_migrations SET version = 9999 WHERE version = 7").await;
-    examine(&stack, &settings).await.has("database", "failure", "a newer program");
+    let last = "version = (SELECT MAX(version) FROM _sqlx_migrations)";
+    app.sql(&format!("UPDATE _sqlx_migrations SET version = 9999 WHERE {last}")).await;
+    examine(&stack, &settings).await.has("database", "warning", "a newer program");
+    app.sql("UPDATE _sqlx_migrations SET description = 'needs 99.0.0 less' WHERE version = 9999").await;
+    examine(&stack, &settings).await.has("database", "failure", "a newer program took away");
     app.sql("DELETE FROM _sqlx_migrations WHERE version = 9999").await;
     examine(&stack, &settings).await.has("database", "warning", "an older program");
 }

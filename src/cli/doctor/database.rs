@@ -109,9 +109,14 @@ async fn schema(db: &Db) -> Finding {
             "the schema is that of an older program",
             "the next start brings it up to date, or `latchkey migrate`; take a backup before",
         ),
-        Ok(Schema::Newer) => Finding::failure(
+        Ok(Schema::Newer) => Finding::warning(
             NAME,
-            "the schema is that of a newer program",
+            "the schema is that of a newer program, which this one serves on",
+            "go on with the upgrade: put the newer program on this node as well",
+        ),
+        Ok(Schema::CutBack) => Finding::failure(
+            NAME,
+            "a newer program took away what this one needs",
             "take that version of Latchkey, or restore a backup that this one made",
         ),
         Err(error) => Finding::failure(NAME, reason(&error), "see the log of the database"),
