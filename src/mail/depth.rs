@@ -1,6 +1,7 @@
-//! How much lies in the outbox, for metrics: one statement that reads no more than [`MOST`] rows of a state, so that
+//! How much lies in the outbox, for metrics and operators: one statement that reads no more than [`MOST`] rows of a state, so that
 //! looking costs the same on a bad day.
 
+use super::outbox;
 use crate::db::{Db, StoreResult, Timestamp, on};
 
 /// Rows of one state that are counted; beyond it is that many.
@@ -33,4 +34,12 @@ pub async fn depth(db: &Db) -> StoreResult<Depth> {
     )
     .bind(MOST)
     .fetch_one(c))
+}
+
+impl Depth {
+    /// Whether the oldest waits for longer than a mail server that is there lets it wait.
+    #[must_use]
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        self.oldest.is_some_and(|oldest| oldest.after(outbox::USUAL) < now)
+    }
 }

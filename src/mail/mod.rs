@@ -11,7 +11,6 @@
 //! *unknown* (the server had the whole text and its answer was lost) is tried once more and not again, under the same
 //! `Message-ID`, so that nobody gets more than one duplicate.
 
-mod backlog;
 pub mod depth;
 pub mod outbox;
 mod smtp;
@@ -27,7 +26,6 @@ use std::{
 use lettre::message::Mailbox;
 use uuid::Uuid;
 
-pub use backlog::Backlog;
 pub use smtp::{Security, SmtpServer};
 pub use transport::{Failure, Outgoing, Transport};
 

@@ -1,7 +1,10 @@
 //! Mail: whether the server takes one, and what lies in the outbox.
 
 use super::{Case, Finding, reason};
-use crate::mail::{Backlog, Post};
+use crate::mail::{
+    Post,
+    depth::{self, Depth},
+};
 
 const NAME: &str = "mail";
 
@@ -19,18 +22,18 @@ pub(super) async fn check(case: &Case) -> Vec<Finding> {
         Err(error) => findings.push(Finding::failure(NAME, reason(&error), "no server starts before that is mended")),
     }
     if let Some(db) = case.db().await {
-        match Backlog::of(db).await {
-            Ok(backlog) => findings.extend(judge(case, backlog)),
+        match depth::depth(db).await {
+            Ok(depth) => findings.extend(judge(case, depth)),
             Err(error) => findings.push(Finding::failure(NAME, reason(&error), "see the log of the database")),
         }
     }
     findings
 }
 
-fn judge(case: &Case, backlog: Backlog) -> Vec<Finding> {
+fn judge(case: &Case, depth: Depth) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let Backlog { pending, oldest, dead } = backlog;
-    if backlog.is_late(case.ambient.now()) {
+    let Depth { pending, oldest, dead, .. } = depth;
+    if depth.is_late(case.ambient.now()) {
         let since = oldest.map(|oldest| oldest.to_minute()).unwrap_or_default();
         let found = format!("{pending} mail(s) wait, the oldest since {since}");
         findings.push(Finding::warning(NAME, found, "does a server run? `latchkey mail list` tells why each waits"));
