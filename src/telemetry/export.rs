@@ -10,10 +10,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -59,7 +56,7 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// There is a whole batch.
     filled: Notify,
-    is_https: AtomicBool,
+    is_https: bool,
 }
 
 #[derive(Debug, Default)]
@@ -73,12 +70,12 @@ struct Waiting {
 impl Queue {
     /// `is_https`: how people reach this server.
     pub(super) fn new(is_https: bool) -> Self {
-        Self { waiting: Mutex::default(), filled: Notify::new(), is_https: AtomicBool::new(is_https) }
+        Self { waiting: Mutex::default(), filled: Notify::new(), is_https }
     }
 
     /// The scheme that people's clients use.
     pub(super) fn scheme(&self) -> &'static str {
-        if self.is_https.load(Ordering::Relaxed) { "https" } else { "http" }
+        if self.is_https { "https" } else { "http" }
     }
 
     pub(super) fn put(&self, span: Finished) {

@@ -2,9 +2,10 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
+use latchkey::ambient::Ambient;
 use serde_json::{Value, json};
 use tokio_rustls::{
     TlsAcceptor,
@@ -85,7 +86,8 @@ async fn a_request_is_one_server_span_with_what_it_asked_for_below(stack: Stack)
     let more = [("OTEL_SERVICE_NAME", "doors"), ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test%20bed")];
     let mut process = traced(&stack, &collector.url(), &more).await;
     let client = process.client();
-    let before = SystemTime::now();
+    let millis = || u64::try_from(Ambient::system().now().millis()).unwrap();
+    let before = millis();
     client.register("alice").await;
     let login = json!({"email": "alice@example.com", "password": PASSWORD});
     client.with("x-request-id", "in").post("/login", login).await.is(200);
@@ -111,9 +113,8 @@ async fn a_request_is_one_server_span_with_what_it_asked_for_below(stack: Stack)
         ("url.scheme", "http"),
     ];
     assert_eq!(told, expected.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    let nanos = |at: SystemTime| u64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos()).unwrap();
-    // Milliseconds are cut off where a trace begins.
-    let (earliest, latest) = (nanos(before) - 1_000_000, nanos(SystemTime::now()));
+    // Milliseconds are cut off, here and where a trace begins.
+    let (earliest, latest) = ((before - 1) * 1_000_000, (millis() + 1) * 1_000_000);
     assert!(earliest <= login.start_time_unix_nano && login.start_time_unix_nano < login.end_time_unix_nano);
     assert!(login.end_time_unix_nano <= latest, "{login:?}");
 
@@ -312,7 +313,7 @@ async fn a_share_of_requests_is_recorded_whatever_ids_strangers_choose(stack: St
     let more = [("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "0.2")];
     let mut process = traced(&stack, &collector.url(), &more).await;
     // An id that lies in every share, as anybody can read in the specification.
-    let lowest = process.client().with("traceparent", &format!("00-{}-{PARENT}-01", format!("1{}", "0".repeat(31))));
+    let lowest = process.client().with("traceparent", &format!("00-1{:031}-{PARENT}-01", 0));
     for number in 0..100 {
         ask(&lowest, &format!("chosen-{number}")).await;
         ask(&process.client(), &format!("own-{number}")).await;

@@ -77,7 +77,7 @@ impl Scrape {
 
     #[track_caller]
     fn judge_histograms(&self) {
-        let mut buckets: BTreeMap<(String, BTreeMap<String, String>), Vec<(f64, f64)>> = BTreeMap::new();
+        let mut buckets = BTreeMap::<_, Vec<(f64, f64)>>::new();
         for sample in self.samples.iter().filter(|sample| sample.name.ends_with("_bucket")) {
             let mut labels = sample.labels.clone();
             let bound = labels.remove("le").unwrap().replace("+Inf", "inf").parse().unwrap();
