@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{
     FlowId,
     caps::{self, Cause},
+    fault::Fault,
     flow::{self, Purpose, Subject},
     store,
 };
@@ -158,21 +159,6 @@ async fn deliver(app: &App, worker: Uuid, row: &Row) {
 
 fn unwritten(app: &App, change: impl FnOnce(&mut HashSet<Uuid>) -> bool) -> bool {
     change(&mut app.post.unwritten.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// What kept a row from its outcome; it is tried again.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error("the database did not answer")]
-    Store(#[from] StoreError),
-    #[error("the ephemeral store did not answer")]
-    Ephemeral(#[from] EphemeralError),
-    #[error("the template failed: {0}")]
-    Template(#[from] minijinja::Error),
-    #[error("nobody waits for this code any more")]
-    TooLate,
-    #[error("this program knows no mail of this kind")]
-    UnknownKind,
 }
 
 /// What a row means by now.

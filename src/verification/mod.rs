@@ -24,6 +24,7 @@ pub mod caps;
 mod change_address;
 mod confirm;
 pub mod courier;
+mod fault;
 pub mod flow;
 mod flow_id;
 mod resend;

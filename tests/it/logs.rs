@@ -622,7 +622,8 @@ fn the_kinds_of_events_are_the_ones_that_were_reviewed() {
       "person_deleted",
       "key_published",
       "key_rotated",
-      "key_retired"
+      "key_retired",
+      "database_restored"
     ]
     "#);
     let unique: BTreeSet<_> = kinds.iter().collect();

@@ -142,7 +142,7 @@ fn every_statement_is_one_literal() {
     assert_eq!(statements.iter().filter(nowhere).collect::<Vec<_>>(), [] as [&String; 0], "SQL of neither database");
     for (here, there) in [(0, 1), (1, 0)] {
         let only = written[here].statements.keys().filter(|sql| !written[there].statements.contains_key(*sql)).count();
-        assert!(only < 10, "most of it is SQL of both: {only}");
+        assert!(only < 12, "most of it is SQL of both: {only}");
     }
     let asked: usize = code.iter().map(|(_, code)| code.matches("sqlx::query").count()).sum();
     assert!(statements.len() * 10 > asked * 8, "{} statements in {asked} places", statements.len());
