@@ -3,7 +3,7 @@
 /// The database could not do the work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It did not answer within [`PATIENCE`].
+    /// It did not answer within [`super::PATIENCE`].
     #[error("the database did not answer in time")]
     Timeout,
     /// It answered with an error, or the connection broke.

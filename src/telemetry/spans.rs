@@ -7,7 +7,7 @@
 //!    id: whoever may choose the id would choose whether it falls into the share.
 //! 3. A recorded request has a [`Server`] span. What it asks of stores, hashing threads and mail servers are children of it:
 //!    tracing spans with the target [`SPAN`], which no log shows and nobody makes while nothing is exported.
-//! 4. What has ended goes into the queue of [`super::export`].
+//! 4. What has ended goes into the queue of [`mod@super::export`].
 //!
 //! A span tells what our sources say (routes, stores, outcomes), never what a client sent: no path, no query, no header, and
 //! nobody's address.
