@@ -43,7 +43,14 @@ impl Manager for ToPostgres {
         let mut connection = PgConnection::connect_with(&self.0).await?;
         // We hang up after PATIENCE; the server must not go on with what nobody waits for, or it piles up there.
         // Said after connecting rather than in the start-up packet, which poolers such as PgBouncer refuse.
-        connection.execute("SET statement_timeout = 2000; SET idle_in_transaction_session_timeout = 10000").await?;
+        // And plans are kept as long as a connection: one that was made while a table was empty reads all of it until the
+        // next ANALYZE, which can be a minute and many thousand rows later. Every statement here has an index.
+        connection
+            .execute(
+                "SET statement_timeout = 2000; SET idle_in_transaction_session_timeout = 10000;
+                 SET enable_seqscan = off",
+            )
+            .await?;
         Ok(connection)
     }
 

@@ -6,11 +6,32 @@ use serde_json::json;
 
 use crate::{
     on_stacks,
+    process::eventually,
     support::{PASSWORD, Stack, StackKind, Test, TestApp},
 };
 
 pub fn tests() -> Vec<Test> {
-    on_stacks![&StackKind::REDISES; flows_stay_within_their_budgets, refusals_of_a_login_cost_the_same]
+    let mut tests = on_stacks![&StackKind::REDISES; flows_stay_within_their_budgets, refusals_of_a_login_cost_the_same];
+    tests.extend(on_stacks![&[StackKind::Pg]; a_table_is_not_read_from_end_to_end_because_it_was_empty_once]);
+    tests
+}
+
+/// A plan is kept as long as its connection, and tables grow.
+async fn a_table_is_not_read_from_end_to_end_because_it_was_empty_once(stack: Stack) {
+    let app = stack.app().await;
+    let alice = app.person("alice").await;
+    let scans = |kind: &str| {
+        let tables = "('users', 'ended_sessions')";
+        format!("SELECT CAST(SUM({kind}_scan) AS BIGINT) FROM pg_stat_user_tables WHERE relname IN {tables}")
+    };
+    let (before, found) = (app.number(&scans("seq")).await, app.number(&scans("idx")).await);
+    let me = alice.client.bearer(&alice.access);
+    eventually("PostgreSQL counts", || async {
+        me.get("/me/sessions").await.is(200);
+        app.number(&scans("idx")).await >= found + 2
+    })
+    .await;
+    assert_eq!(app.number(&scans("seq")).await, before);
 }
 
 /// Statements, write transactions, Redis round trips.
