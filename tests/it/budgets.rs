@@ -24,6 +24,7 @@ async fn a_table_is_not_read_from_end_to_end_because_it_was_empty_once(stack: St
         let tables = "('users', 'ended_sessions')";
         format!("SELECT CAST(SUM({kind}_scan) AS BIGINT) FROM pg_stat_user_tables WHERE relname IN {tables}")
     };
+    app.sql("ANALYZE users; ANALYZE ended_sessions").await;
     let (before, found) = (app.number(&scans("seq")).await, app.number(&scans("idx")).await);
     let me = alice.client.bearer(&alice.access);
     eventually("PostgreSQL counts", || async {
