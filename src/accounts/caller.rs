@@ -20,8 +20,9 @@ use crate::{
 
 /// How long a session that an act spared may take to get its new epoch, as a rule: one trip to the session store.
 pub const STAMP_PAUSE: Duration = Duration::from_millis(50);
-/// How often a session one epoch beside its person is looked at before it counts as dead.
-pub const LOOKS: u32 = 6;
+/// How often a session one epoch beside its person is looked at before it counts as dead: for as long as a call to the
+/// session store may take.
+pub const LOOKS: u32 = 9;
 /// The same where somebody is known to have moved the epoch this moment: as long as the store may take.
 const MOST_LOOKS: u32 = 10;
 
