@@ -91,7 +91,7 @@ enum Command {
     /// zsh: latchkey completions zsh >"${fpath[1]}/_latchkey"
     /// fish: latchkey completions fish >~/.config/fish/completions/latchkey.fish
     #[command(verbatim_doc_comment)]
-    #[allow(rustdoc::broken_intra_doc_links, reason = "zsh's brackets, in a text for terminals")]
+    #[expect(rustdoc::broken_intra_doc_links, reason = "zsh's brackets, in a text for terminals")]
     Completions {
         /// Which shell
         shell: complete::Shell,
