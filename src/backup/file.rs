@@ -342,3 +342,22 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(folder)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_was_cut_short_gives_the_old_database_its_companions_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = folder.path().join("latchkey.db");
+        fs::write(&live, "pages").unwrap();
+        let kept = beside(&live, ".before-2026");
+        fs::hard_link(&live, &kept).unwrap();
+        // It was moved away, and the rename did not come.
+        fs::write(beside(&kept, "-wal"), "what was acknowledged last").unwrap();
+        tidy(&live).unwrap();
+        assert_eq!(fs::read_to_string(beside(&live, "-wal")).unwrap(), "what was acknowledged last");
+        assert!(!kept.exists() && !beside(&kept, "-wal").exists());
+    }
+}

@@ -309,4 +309,14 @@ mod tests {
         let young = Pace::new(false);
         assert!(young.rests_until() > Instant::now());
     }
+
+    #[tokio::test]
+    async fn who_takes_back_what_it_asks_is_cut_off_unless_many_stand_behind_it() {
+        let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+        let bytes = [&crate::http::frames::PREFACE[..], &reset.repeat(300)].concat();
+        for is_proxy in [false, true] {
+            let mut stream = Patient::new(tokio::io::empty(), Pace::new(is_proxy));
+            assert_eq!(stream.hear(&bytes).is_ok(), is_proxy);
+        }
+    }
 }
