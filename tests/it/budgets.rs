@@ -6,8 +6,7 @@ use serde_json::json;
 
 use crate::{
     on_stacks,
-    process::eventually,
-    support::{PASSWORD, Stack, StackKind, Test, TestApp},
+    support::{PASSWORD, Stack, StackKind, Test, TestApp, eventually},
 };
 
 pub fn tests() -> Vec<Test> {

@@ -12,9 +12,9 @@ use latchkey::db::Facts;
 use serde_json::Value;
 
 use crate::{
-    process::{eventually, run},
+    process::run,
     support::{
-        Process, Sink, Stack, StackKind, Test,
+        Process, Sink, Stack, StackKind, Test, eventually,
         redis::{REDIS_PASSWORD, RedisServer, redis_missing},
     },
 };

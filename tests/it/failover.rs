@@ -12,9 +12,8 @@ use tokio::{
 
 use crate::{
     on_stacks,
-    process::eventually,
     support::{
-        Client, PASSWORD, Person, Stack, StackKind, Test, TestApp,
+        Client, PASSWORD, Person, Stack, StackKind, Test, TestApp, eventually,
         redis::{RedisCluster, RedisServer, SentinelSet},
     },
 };

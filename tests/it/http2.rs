@@ -19,8 +19,7 @@ use tokio::{
 
 use crate::{
     on_stacks,
-    process::eventually,
-    support::{PASSWORD, Process, Stack, StackKind, Test, TestApp, scale},
+    support::{PASSWORD, Process, Stack, StackKind, Test, TestApp, eventually, scale},
 };
 
 pub fn tests() -> Vec<Test> {

@@ -546,7 +546,7 @@ async fn a_warning_says_whose_request_it_was_where_requests_are_not_logged(stack
     drop(listener);
     settings.extend(pairs(&[("LATCHKEY_LISTEN", &address.to_string())]));
     let mut child = Process::command(stack.dir.path(), &settings).stdout(Stdio::piped()).spawn().unwrap();
-    crate::process::eventually("it listens", || async { std::net::TcpStream::connect(address).is_ok() }).await;
+    crate::support::eventually("it listens", || async { std::net::TcpStream::connect(address).is_ok() }).await;
     let client = Client::at(address);
     let alice = client.register("alice").await;
     client.refresh(&alice.refresh).await.is(200);

@@ -14,9 +14,12 @@ use latchkey::ambient::Ambient;
 use serde_json::json;
 
 use crate::{
-    process::{LOUD, eventually},
+    process::LOUD,
     smtp::{register, row, set},
-    support::{Client, MailHog, Mood, PASSWORD, Process, Received, Sink, Stack, StackKind, Test, TestApp, json_body},
+    support::{
+        Client, MailHog, Mood, PASSWORD, Process, Received, Sink, Stack, StackKind, Test, TestApp, eventually,
+        json_body,
+    },
 };
 
 pub fn tests() -> Vec<Test> {

@@ -16,9 +16,8 @@ use uuid::Uuid;
 
 use crate::{
     faults::behind_with,
-    process::eventually,
     smtp::{mailing, register, row, set},
-    support::{Mode, Mood, PASSWORD, Process, Sink, Stack, StackKind, Test, TestApp, json_body, scale},
+    support::{Mode, Mood, PASSWORD, Process, Sink, Stack, StackKind, Test, TestApp, eventually, json_body, scale},
 };
 
 pub fn tests() -> Vec<Test> {

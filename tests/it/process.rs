@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{Client, PASSWORD, Person, Process, Reply, Stack, StackKind, Test, json_body, scale};
+use crate::support::{Client, PASSWORD, Person, Process, Reply, Stack, StackKind, Test, eventually, json_body, scale};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = crate::on_stacks!(&StackKind::ALL;
@@ -80,15 +80,6 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         usize::try_from((z ^ (z >> 31)) % u64::try_from(bound).unwrap()).unwrap()
-    }
-}
-
-/// Waits until `probe` says yes, ten seconds at most.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F) {
-    let started = Instant::now();
-    while !probe().await {
-        assert!(started.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -25,10 +25,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tokio::task::JoinSet;
 
-use crate::{
-    process::eventually,
-    support::{Client, PASSWORD, Person, Process, Stack, StackKind, Test, TestApp, scale},
-};
+use crate::support::{Client, PASSWORD, Person, Process, Stack, StackKind, Test, TestApp, eventually, scale};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = crate::on_stacks!(

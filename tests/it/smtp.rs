@@ -16,9 +16,8 @@ use latchkey::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use crate::{
-    process::eventually,
-    support::{Authority, Client, Mood, PASSWORD, Process, Sink, Stack, StackKind, Test, TestApp, Tls},
+use crate::support::{
+    Authority, Client, Mood, PASSWORD, Process, Sink, Stack, StackKind, Test, TestApp, Tls, eventually,
 };
 
 pub fn tests() -> Vec<Test> {

@@ -12,8 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     on_stacks,
-    process::eventually,
-    support::{Client, Process, Stack, StackKind, Test},
+    support::{Client, Process, Stack, StackKind, Test, eventually},
 };
 
 pub fn tests() -> Vec<Test> {

@@ -39,8 +39,7 @@ use tokio_rustls::{
 
 use crate::{
     on_stacks, once,
-    process::eventually,
-    support::{Authority, PASSWORD, Process, Stack, StackKind, Test, TestApp},
+    support::{Authority, PASSWORD, Process, Stack, StackKind, Test, TestApp, eventually},
 };
 
 pub fn tests() -> Vec<Test> {

@@ -361,7 +361,7 @@ async fn a_collector_that_says_later_gets_the_same_again_then(stack: Stack) {
         collector.set(Answer::Refuse(status, after));
         let before = collector.posted().len();
         ask(&process.client(), id).await;
-        crate::process::eventually("a first try", || async { collector.posted().len() > before }).await;
+        crate::support::eventually("a first try", || async { collector.posted().len() > before }).await;
         collector.set(Answer::Take);
         span_of(&collector, id).await;
         let tries = collector.posted()[before..].to_vec();
@@ -380,7 +380,7 @@ async fn a_collector_that_says_no_is_not_asked_again(stack: Stack) {
         collector.set(Answer::Refuse(status, Some(1)));
         let (before, id) = (collector.posted().len(), format!("to-{status}"));
         ask(&process.client(), &id).await;
-        crate::process::eventually("a try", || async { collector.posted().len() > before }).await;
+        crate::support::eventually("a try", || async { collector.posted().len() > before }).await;
     }
     collector.set(Answer::Take);
     tokio::time::sleep(Duration::from_secs(2)).await;

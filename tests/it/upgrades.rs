@@ -26,10 +26,7 @@ use sqlx::{
 };
 use tokio::task::JoinSet;
 
-use crate::{
-    process::eventually,
-    support::{Client, PASSWORD, Person, Process, Received, Stack, StackKind, Test},
-};
+use crate::support::{Client, PASSWORD, Person, Process, Received, Stack, StackKind, Test, eventually};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = crate::on_stacks!(&StackKind::ALL;

@@ -9,7 +9,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::{
     on_stacks,
-    support::{Process, Stack, StackKind, Test, scale},
+    support::{Process, Stack, StackKind, Test, eventually, scale},
 };
 
 pub fn tests() -> Vec<Test> {
@@ -28,15 +28,6 @@ pub fn tests() -> Vec<Test> {
 fn sqlite_url(stack: &Stack) -> String {
     format!("sqlite://{}/data/latchkey.db", stack.dir.path().display())
 }
-
-pub async fn eventually<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F) {
-    let started = Instant::now();
-    while !probe().await {
-        assert!(started.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-// ---- paste from here
 
 async fn a_changed_ring_is_in_force_within_seconds_without_a_restart(stack: Stack) {
     let process = Process::start(stack.dir.path(), &stack.settings().await);

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::{
     on_stacks,
-    support::{Stack, StackKind, Test, TestApp},
+    support::{Stack, StackKind, Test, TestApp, eventually},
 };
 
 pub fn tests() -> Vec<Test> {
@@ -21,14 +21,6 @@ pub fn tests() -> Vec<Test> {
         a_refresh_waits_for_the_new_epoch_of_a_session_that_is_being_spared,
     ]);
     tests
-}
-
-async fn eventually<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F) {
-    let started = std::time::Instant::now();
-    while !probe().await {
-        assert!(started.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Lets nobody write to `table` until it is dropped; reads pass.

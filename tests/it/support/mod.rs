@@ -17,6 +17,7 @@ use std::{
     collections::BTreeMap,
     pin::Pin,
     sync::{LazyLock, Mutex},
+    time::Duration,
 };
 
 pub use app::TestApp;
@@ -89,6 +90,15 @@ pub fn counted(stack: &'static str, run: impl FnOnce() -> Result<(), Failed>) ->
     }
     drop(counts);
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Waits until `probe` says yes. Twenty seconds at most: what never happens is told from what is late on a busy machine.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F) {
+    let started = std::time::Instant::now();
+    while !probe().await {
+        assert!(started.elapsed() < Duration::from_secs(20), "not within twenty seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Says which stacks ran, with how many tests.
