@@ -11,7 +11,10 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     let mut tests = on_stacks![&StackKind::REDISES; flows_stay_within_their_budgets, refusals_of_a_login_cost_the_same];
-    tests.extend(on_stacks![&[StackKind::Pg]; a_table_is_not_read_from_end_to_end_because_it_was_empty_once]);
+    tests.extend(on_stacks![&[StackKind::Pg];
+        a_table_is_not_read_from_end_to_end_because_it_was_empty_once,
+        statements_are_not_compiled,
+    ]);
     tests
 }
 
@@ -32,6 +35,21 @@ async fn a_table_is_not_read_from_end_to_end_because_it_was_empty_once(stack: St
     })
     .await;
     assert_eq!(app.number(&scans("seq")).await, before);
+}
+
+/// What may not read a table from end to end looks so dear that PostgreSQL would compile it each time.
+async fn statements_are_not_compiled(stack: Stack) {
+    let app = stack.app().await;
+    app.sql(
+        "CREATE TABLE found (jit TEXT);
+         CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql
+             AS $$ BEGIN INSERT INTO found VALUES (current_setting('jit')); RETURN NEW; END $$;
+         CREATE TRIGGER look BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION look()",
+    )
+    .await;
+    app.person("alice").await;
+    assert!(app.number("SELECT COUNT(*) FROM found WHERE jit = 'off'").await > 0);
+    assert_eq!(app.number("SELECT COUNT(*) FROM found WHERE jit <> 'off'").await, 0);
 }
 
 /// Statements, write transactions, Redis round trips.
