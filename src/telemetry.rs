@@ -23,8 +23,10 @@ mod spans;
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     io::{IsTerminal, stderr, stdout},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tracing::{
@@ -78,7 +80,7 @@ pub(crate) fn start(config: &Config, is_server: bool) {
     };
     // Settings refused a filter that cannot be read.
     let filter = config.log_filter.parse().unwrap_or_default();
-    let telemetry = Telemetry { filter, style, out, tracer, ambient: Ambient::system() };
+    let telemetry = Telemetry { filter, style, out, tracer, ambient: Ambient::system(), said: Said::default() };
     let _ = tracing_subscriber::registry().with(telemetry).try_init();
     log_panics();
 }
@@ -129,10 +131,47 @@ struct Telemetry {
     out: Out,
     tracer: Option<Tracer>,
     ambient: Ambient,
+    said: Said,
 }
 
-/// What a span says of itself, as it stands in a line.
-struct Said(String);
+/// What each open span says of itself, as it stands in a line.
+///
+/// Not among the extensions of tracing-subscriber's spans: it keeps their tables for later spans, one for each request
+/// that was ever under way at the same time, scattered over the memory of that storm, and each keeps a page alive.
+#[derive(Default)]
+struct Said([Mutex<HashMap<u64, String, BuildHasherDefault<OfId>>>; 16]);
+
+impl Said {
+    fn of(&self, id: &Id) -> MutexGuard<'_, HashMap<u64, String, BuildHasherDefault<OfId>>> {
+        let shard = OfId::spread(id.into_u64()) >> 60;
+        self.0[usize::try_from(shard).unwrap_or(0)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ids count upwards by thread: multiplied with the golden ratio, neighbours lie far from each other.
+#[derive(Default)]
+struct OfId(u64);
+
+impl OfId {
+    fn spread(id: u64) -> u64 {
+        id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Hasher for OfId {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0 << 8 | u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The shard took the upper bits.
+        self.0 = Self::spread(id).rotate_left(8);
+    }
+}
 
 thread_local! {
     /// Where a line is put together.
@@ -185,9 +224,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Telemetry {
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        let Some(span) = context.span(id) else { return };
         if attributes.metadata().target() == SPAN {
-            if let Some(tracer) = &self.tracer {
+            if let (Some(tracer), Some(span)) = (&self.tracer, context.span(id)) {
                 tracer.open(attributes, &span);
             }
             return;
@@ -195,22 +233,22 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Telemetry {
         // Enough for everything that a request's span says.
         let mut said = String::with_capacity(320);
         attributes.record(&mut Fields { into: &mut said, style: self.style });
-        span.extensions_mut().insert(Said(said));
+        self.said.of(id).insert(id.into_u64(), said);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        let Some(span) = context.span(id) else { return };
-        if span.metadata().target() == SPAN {
-            spans::amend(&span, values);
-        } else if let Some(Said(said)) = span.extensions_mut().get_mut() {
+        if let Some(said) = self.said.of(id).get_mut(&id.into_u64()) {
             values.record(&mut Fields { into: said, style: self.style });
+        } else if let Some(span) = context.span(id) {
+            spans::amend(&span, values);
         }
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let said = context.event_scope(event).into_iter().flatten().map(|span| {
             move |line: &mut String| {
-                if let Some(Said(said)) = span.extensions().get() {
+                let id = span.id();
+                if let Some(said) = self.said.of(&id).get(&id.into_u64()) {
                     line.push_str(said);
                 }
             }
@@ -223,7 +261,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Telemetry {
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
-        if let (Some(tracer), Some(span)) = (&self.tracer, context.span(&id)) {
+        let said = self.said.of(&id).remove(&id.into_u64());
+        if let (Some(tracer), None, Some(span)) = (&self.tracer, said, context.span(&id)) {
             tracer.close(&span);
         }
     }
@@ -244,6 +283,7 @@ mod tests {
             out: Out::Buffered(Arc::clone(&buffer)),
             tracer: None,
             ambient: Ambient::system(),
+            said: Said::default(),
         };
         let before = panic::take_hook();
         log_panics();
@@ -256,5 +296,33 @@ mod tests {
         assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("ERROR"), Some("panic")), "{text}");
         assert!(line["place"].as_str().is_some_and(|place| place.starts_with("src/telemetry.rs:")), "{text}");
         assert!(!text.contains("kanarienvogel"), "{text}");
+    }
+
+    #[test]
+    fn what_a_span_says_is_on_its_lines_and_forgotten_with_it() {
+        let buffer = Arc::new(Buffer::default());
+        let telemetry = Telemetry {
+            filter: "info".parse().unwrap(),
+            style: Style::Json,
+            out: Out::Buffered(Arc::clone(&buffer)),
+            tracer: None,
+            ambient: Ambient::system(),
+            said: Said::default(),
+        };
+        let log = tracing::Dispatch::new(tracing_subscriber::registry().with(telemetry));
+        let kept = || {
+            let telemetry: &Telemetry = log.downcast_ref().expect("our layer");
+            telemetry.said.0.iter().map(|shard| shard.lock().unwrap().len()).sum::<usize>()
+        };
+        tracing::dispatcher::with_default(&log, || {
+            let spans: Vec<_> =
+                (0..100).map(|number| tracing::info_span!(REQUEST, number, person = tracing::field::Empty)).collect();
+            spans[7].record("person", "alice");
+            spans[7].in_scope(|| tracing::info!("here"));
+            assert_eq!(kept(), 100);
+        });
+        assert_eq!(kept(), 0);
+        let line: serde_json::Value = serde_json::from_str(&buffer.text()).expect("one line of JSON");
+        assert_eq!((line["number"].as_u64(), line["person"].as_str()), (Some(7), Some("alice")), "{line}");
     }
 }

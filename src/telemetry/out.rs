@@ -21,6 +21,8 @@ use std::{
 
 /// What may wait: some thousand lines.
 const MOST_WAITING: usize = 1 << 20;
+/// What is kept for them while none waits.
+const USUAL: usize = 16 << 10;
 const REST: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -119,6 +121,7 @@ impl Buffer {
             drop(waiting);
             let _ = stdout().write_all(&lines).and_then(|()| stdout().flush());
             lines.clear();
+            lines.shrink_to(USUAL);
             if lost > 0 {
                 tracing::warn!(lost, "log lines were lost: nobody read them in time");
             }
