@@ -22,8 +22,8 @@ const REST: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_millis(300);
 /// How old a connection to PostgreSQL becomes.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// How long one that nobody needs is kept.
-const IDLE: Duration = Duration::from_secs(10 * 60);
+/// How long one that nobody needs is kept. The one lent last is lent again first, so only those of a storm go.
+const IDLE: Duration = Duration::from_secs(60);
 /// Between two looks at connections that are still in use when everything closes.
 const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 
