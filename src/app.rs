@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    accounts,
+    accounts, allocator,
     ambient::Ambient,
     clocks::{self, ClockError},
     config::Config,
@@ -49,8 +49,8 @@ use crate::{
 const RING_PERIOD: Duration = Duration::from_secs(2);
 /// How often what is kept of callers in memory and not asked for any more is dropped.
 const RECENT_PERIOD: Duration = Duration::from_secs(2);
-/// The same for tokens whose signature was checked, and for idle connections.
-const VERIFIED_PERIOD: Duration = Duration::from_secs(60);
+/// The same for tokens whose signature was checked and for idle connections, and how often freed memory is given back.
+const VERIFIED_PERIOD: Duration = Duration::from_secs(30);
 /// How often what is dead is swept.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
 
@@ -306,7 +306,7 @@ impl App {
         });
         let app = self.clone();
         tokio::spawn(async move {
-            let (mut passed, period) = (Duration::ZERO, RECENT_PERIOD);
+            let (mut passed, period, mut memory) = (Duration::ZERO, RECENT_PERIOD, allocator::Watch::default());
             while !app.is_stopping() {
                 tokio::time::sleep(period).await;
                 app.recent.turn();
@@ -315,6 +315,7 @@ impl App {
                     passed = Duration::ZERO;
                     app.keys.forget_unused();
                     app.db.forget_idle();
+                    memory.give_back(VERIFIED_PERIOD);
                 }
             }
         });

@@ -17,7 +17,8 @@
 //! - [`hashing`]: Argon2id on threads of its own.
 //! - [`keys`]: the ring of ES256 keys; signing and verifying access tokens.
 //! - [`backup`]: taking one, and what must not live again after a restore.
-//! - `generations`: bounded maps of what was used lately; [`clocks`]: comparing them at start.
+//! - `generations`: bounded maps of what was used lately; `allocator`: giving memory back; [`clocks`]: comparing them at
+//!   start.
 //! - [`names`]: canonical addresses and usernames.
 //! - [`ambient`]: the only doors to time and randomness; [`secret`]: things that must not be printed.
 //! - [`metrics`]: what is counted, for Prometheus.
@@ -26,6 +27,7 @@
 #![deny(missing_docs)]
 
 pub mod accounts;
+mod allocator;
 pub mod ambient;
 pub mod app;
 pub mod backup;

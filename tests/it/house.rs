@@ -14,6 +14,7 @@ use crate::support::Test;
 
 /// Modules that know no slice.
 const KERNEL: &[&str] = &[
+    "allocator",
     "ambient",
     "backup",
     "clocks",
