@@ -1,6 +1,10 @@
 //! A stack of the bench's own: a folder, a database, a Redis prefix; filled in bulk, and taken away at the end.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use latchkey::{
     BUILT_IN_CLIENT, BUILT_IN_SCOPE,
@@ -42,6 +46,11 @@ impl Urls {
         let url = |name| std::env::var(name).ok();
         Some(Self { postgres: url("LATCHKEY_TEST_DATABASE_URL")?, redis: url("LATCHKEY_TEST_REDIS_URL")? })
     }
+
+    /// The same with another database of Redis: as many keys as its own, and no more.
+    pub fn numbered(&self, number: usize) -> Self {
+        Self { redis: with_database(&self.redis, &number.to_string()), ..self.clone() }
+    }
 }
 
 pub struct Stack {
@@ -61,7 +70,8 @@ pub struct Mint {
 
 impl Stack {
     pub async fn new(urls: Option<Urls>) -> Self {
-        let id = std::process::id();
+        static STACKS: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}_{}", std::process::id(), STACKS.fetch_add(1, Ordering::Relaxed));
         let dir = TempDir::new().expect("a folder");
         let (database, prefix) = (format!("lk_bench_{id}"), format!("b{id}"));
         let stack = Self { dir, urls, database, prefix, ambient: Ambient::system() };
