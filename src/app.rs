@@ -45,6 +45,18 @@ use crate::{
     verification::{self, courier},
 };
 
+/// Begins what takes a core some ten milliseconds when it is first used, beside a start that waits for stores: the seeding
+/// of the dice (AWS-LC measures the jitter of the CPU) and the gauging of the clock of the limits. Whoever needs one of
+/// them before it is done waits for it.
+pub fn warm_up() {
+    let work = || {
+        let _ = Ambient::system().bytes::<1>();
+        let _ = governor::clock::DefaultClock::default();
+    };
+    // Without a thread it happens when it is needed.
+    let _ = std::thread::Builder::new().name("latchkey-warm".to_owned()).spawn(work);
+}
+
 /// How often a node looks whether the ring changed.
 const RING_PERIOD: Duration = Duration::from_secs(2);
 /// How often what is kept of callers in memory and not asked for any more is dropped.

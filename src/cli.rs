@@ -234,6 +234,7 @@ async fn migrate(config: &Config) -> anyhow::Result<()> {
 }
 
 async fn run_server(config: Config, provisions: Provisions, handed: Handed) -> anyhow::Result<()> {
+    app::warm_up();
     let ambient = Ambient::system();
     for warning in config.warnings().into_iter().chain(provisions.warnings(&config, ambient.now())) {
         tracing::warn!("{warning}");
