@@ -1,8 +1,8 @@
 """Asks Latchkey through nginx: python3 check.py CONTROL
 
 CONTROL is a JSON object: `port` and `plain` of nginx, `ca` of its certificate, `nodes`
-as [port, process id] pairs, and `nginx`, the command that signals it. Every fault is a
-line; exit code 1 if there is one.
+as [port, process id] pairs, `logs`, what they write, and `nginx`, the command that
+signals it. Every fault is a line; exit code 1 if there is one.
 """
 import http.client
 import json
@@ -100,6 +100,24 @@ def address_is_real(token: str) -> None:
     _, _, found = ask("GET", "/me/sessions", headers={"Authorization": f"Bearer {token}"})
     addresses = sorted(session["ip"] for session in found["sessions"])
     check(addresses == ["127.0.0.2"] + ["127.0.0.3"] * len(FORGED), f"addresses of sessions: {addresses}")
+
+
+def traces_are_our_own() -> None:
+    """Latchkey believes its proxies about what is recorded, so a stranger's word must end at nginx."""
+    ours, theirs = "1" * 32, "2" * 32
+    node = http.client.HTTPConnection("127.0.0.1", CONTROL["nodes"][0][0], timeout=30)
+    node.request("GET", "/health", headers={"traceparent": f"00-{ours}-{'3' * 16}-01"})
+    node.getresponse().read()
+    for _ in range(4):
+        ask("GET", "/health", headers={"traceparent": f"00-{theirs}-{'3' * 16}-01", "tracestate": "a=b"})
+    written = lambda: "".join(open(log).read() for log in CONTROL["logs"])
+    deadline = time.monotonic() + 10
+    # The line of the last answer is a moment behind it.
+    while ours not in written() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    check(ours in written(), "a node does not log the trace that it is told of")
+    check(theirs not in written(), "nginx hands on the trace of a stranger")
 
 
 def limits() -> None:
@@ -240,6 +258,7 @@ def once() -> None:
 def main() -> None:
     token = tls_and_login()
     address_is_real(token)
+    traces_are_our_own()
     refused_at_the_door()
     limits()
     reload()
