@@ -274,8 +274,8 @@ mod tests {
 
     use super::{out::Buffer, *};
 
-    #[test]
-    fn a_panic_is_one_line_with_its_place_and_without_its_words() {
+    /// The layer, and what it writes.
+    fn telemetry() -> (Arc<Buffer>, Telemetry) {
         let buffer = Arc::new(Buffer::default());
         let telemetry = Telemetry {
             filter: "info".parse().unwrap(),
@@ -285,6 +285,12 @@ mod tests {
             ambient: Ambient::system(),
             said: Said::default(),
         };
+        (buffer, telemetry)
+    }
+
+    #[test]
+    fn a_panic_is_one_line_with_its_place_and_without_its_words() {
+        let (buffer, telemetry) = telemetry();
         let before = panic::take_hook();
         log_panics();
         let log = tracing_subscriber::registry().with(telemetry);
@@ -300,15 +306,7 @@ mod tests {
 
     #[test]
     fn what_a_span_says_is_on_its_lines_and_forgotten_with_it() {
-        let buffer = Arc::new(Buffer::default());
-        let telemetry = Telemetry {
-            filter: "info".parse().unwrap(),
-            style: Style::Json,
-            out: Out::Buffered(Arc::clone(&buffer)),
-            tracer: None,
-            ambient: Ambient::system(),
-            said: Said::default(),
-        };
+        let (buffer, telemetry) = telemetry();
         let log = tracing::Dispatch::new(tracing_subscriber::registry().with(telemetry));
         let kept = || {
             let telemetry: &Telemetry = log.downcast_ref().expect("our layer");
