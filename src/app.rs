@@ -45,6 +45,15 @@ use crate::{
     verification::{self, courier},
 };
 
+/// How often a node looks whether the ring changed.
+const RING_PERIOD: Duration = Duration::from_secs(2);
+/// How often what is kept of callers in memory and not asked for any more is dropped.
+const RECENT_PERIOD: Duration = Duration::from_secs(2);
+/// The same for tokens whose signature was checked and for idle connections, and how often freed memory is given back.
+const VERIFIED_PERIOD: Duration = Duration::from_secs(30);
+/// How often what is dead is swept.
+const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
+
 /// Begins what takes a core some ten milliseconds when it is first used, beside a start that waits for stores: the seeding
 /// of the dice (AWS-LC measures the jitter of the CPU) and the gauging of the clock of the limits. Whoever needs one of
 /// them before it is done waits for it.
@@ -56,15 +65,6 @@ pub fn warm_up() {
     // Without a thread it happens when it is needed.
     let _ = std::thread::Builder::new().name("latchkey-warm".to_owned()).spawn(work);
 }
-
-/// How often a node looks whether the ring changed.
-const RING_PERIOD: Duration = Duration::from_secs(2);
-/// How often what is kept of callers in memory and not asked for any more is dropped.
-const RECENT_PERIOD: Duration = Duration::from_secs(2);
-/// The same for tokens whose signature was checked and for idle connections, and how often freed memory is given back.
-const VERIFIED_PERIOD: Duration = Duration::from_secs(30);
-/// How often what is dead is swept.
-const SWEEP_PERIOD: Duration = Duration::from_secs(10 * 60);
 
 /// Everything a handler may need. Cheap to clone.
 #[derive(Clone, Debug)]
