@@ -201,7 +201,7 @@ async fn sentinels_that_are_silent_mistaken_or_at_odds_keep_nobody_out(stack: St
         let alice = app.person(&format!("alice{number}")).await;
         alice.me().await.is(200);
         app.anonymous().refresh(&alice.refresh).await.is(200);
-        assert!(started.elapsed() < Duration::from_secs(8), "{hosts}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(3), "{hosts}: {:?}", started.elapsed());
     }
     // Nobody knows: refused in time, and found when somebody does.
     let app = app_on(&stack, &sentinel_url(&[at(silent), at(mistaken.port), at(confused.port)].join(","))).await;
@@ -229,7 +229,7 @@ async fn a_master_that_sentinels_replaced_is_left_though_it_answers(stack: Stack
         set.servers[1].run_command::<u32>(&format!("HLEN {key}")).await > 1
     })
     .await;
-    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     alice.me().await.is(200);
 }
 
@@ -306,7 +306,7 @@ async fn a_silent_master_keeps_out_its_own_people_only(stack: Stack) {
                 person.take(&anonymous.refresh(&person.refresh).await.is(200));
                 person.me().await.is(200);
                 person.sign_in().await;
-                assert!(started.elapsed() < Duration::from_millis(1800), "held up for {:?}", started.elapsed());
+                assert!(started.elapsed() < Duration::from_secs(1), "held up for {:?}", started.elapsed());
             }
             sleep(Duration::from_millis(20)).await;
         }
@@ -329,7 +329,7 @@ async fn a_silent_master_keeps_out_its_own_people_only(stack: Stack) {
         let reply = anonymous.refresh(&person.refresh).await.is(200);
         person.take(&reply);
     }
-    assert!(thawed.elapsed() < Duration::from_secs(9), "{:?}", thawed.elapsed());
+    assert!(thawed.elapsed() < Duration::from_secs(5), "{:?}", thawed.elapsed());
 }
 
 /// One slot moves as `redis-cli --cluster reshard` does it, and somebody's sessions with it.

@@ -92,11 +92,11 @@ pub fn counted(stack: &'static str, run: impl FnOnce() -> Result<(), Failed>) ->
     outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Waits until `probe` says yes. Twenty seconds at most: what never happens is told from what is late on a busy machine.
+/// Waits until `probe` says yes. Ten seconds at most.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, probe: impl Fn() -> F) {
     let started = std::time::Instant::now();
     while !probe().await {
-        assert!(started.elapsed() < Duration::from_secs(20), "not within twenty seconds: {what}");
+        assert!(started.elapsed() < Duration::from_secs(10), "not within ten seconds: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
